@@ -25,7 +25,7 @@ macro_rules! settings {
 
 settings! {
     ALL_ON_DEVICE = "SessionOptions::disable_cpu_fallback", "Whether operators may fall back.";
-    CLASS = "Classes::wanted", "The class of a generated image.";
+    CLASS = "Classes::labels", "The class of a generated image.";
     DEVICE = "SessionOptions::device", "The device.";
     IMAGE_FORMAT = "Job::format", "The format of a result.";
     INPUT = "Interface::constants", "The constant inputs of a network.";

@@ -57,7 +57,7 @@ fn opens_no_socket() {
             1,
             "the trace is empty, or another program was run:\n{calls}"
         );
-        assert_eq!(calls.lines().count(), 1, "the network was asked for:\n{calls}");
+        assert_eq!(calls.lines().count(), 1, "the network was requested:\n{calls}");
     }
     // The trace would contain a socket call.
     let mut command = Command::new("strace");

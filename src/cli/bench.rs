@@ -60,7 +60,7 @@ impl Arguments {
         let opened = self.run.open()?;
         let device = opened.device();
         if self.video {
-            let precisions = match self.run.precision.asked() {
+            let precisions = match self.run.precision.requested() {
                 Some(precision) => vec![precision],
                 None => package
                     .precisions(None)?

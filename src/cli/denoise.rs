@@ -245,7 +245,7 @@ impl Arguments {
         let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
         // On a GPU, int8 is not faster than f16.
         if self.stream.target().is_some()
-            && self.run.precision.asked().is_none()
+            && self.run.precision.requested().is_none()
             && has_int8
             && !device.is_gpu()
         {

@@ -42,8 +42,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IMAGE", help_heading = "Input and output")]
     pub(super) from: Option<PathBuf>,
 
-    /// Part of the schedule by which noise is added to that image, from 0 to 1. Default: 0.6, or
-    /// that of a pipeline in the diffusers layout
+    /// Part of the noise schedule that is sampled, from 0 to 1: 1 starts from noise, less keeps
+    /// more of that image. Default: 0.6, or that of a pipeline in the diffusers layout
     #[arg(long, value_name = "F", requires = "from", help_heading = "Input and output")]
     pub(super) strength: Option<f64>,
 
@@ -177,7 +177,7 @@ impl Arguments {
             .transpose()?;
         // Generated images have no EXIF block.
         let start = start.map(Image::upright);
-        let mut keeper = self.sampling.keeper(&generator)?;
+        let mut step_writer = self.sampling.step_writer(&generator)?;
         let count = self.count as usize;
         let bar = self.run.console.bar(count.div_ceil(BATCH));
         let begun = Instant::now();
@@ -188,7 +188,10 @@ impl Arguments {
             interrupt::check()?;
             let seeds: Vec<u64> =
                 (first..first + many).map(|i| self.sampling.seed.wrapping_add(i as u64)).collect();
-            let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
+            let guides = step_writer
+                .iter_mut()
+                .map(|step_writer| step_writer as &mut dyn Guidance)
+                .collect();
             let start = start.as_ref().map(|image| generator.planes(image, many)).transpose()?;
             let (initial, fresh) = given.of(first, many)?;
             let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
@@ -251,12 +254,12 @@ impl Arguments {
         scale: f64,
         is_conditioned: bool,
     ) -> Option<Classes> {
-        let wanted: Option<Vec<usize>> = (first..first + many).map(|i| self.class(i)).collect();
-        let wanted = wanted.or_else(|| is_conditioned.then(Vec::new));
+        let labels: Option<Vec<usize>> = (first..first + many).map(|i| self.class(i)).collect();
+        let labels = labels.or_else(|| is_conditioned.then(Vec::new));
         let interval = self.guidance.guidance_interval.unwrap_or([0.0, f64::INFINITY]);
         let options =
             ClassifierFreeOptions { scale, rescale: self.guidance.guidance_rescale, interval };
-        Some(Classes { wanted: wanted?, without: self.negative_class, options })
+        Some(Classes { labels: labels?, negative: self.negative_class, options })
     }
 
     /// The parameters from which the image can be generated again.
@@ -364,7 +367,7 @@ impl Sink {
         }
         let format = Format::from_path(output).filter(|_| !is_folder).ok_or_else(|| {
             eddy::Error::usage(format!(
-                "{} is no image's name; end it in .png or the like",
+                "{} does not have the extension of an image; end it in .png",
                 output.display()
             ))
         })?;

@@ -51,18 +51,21 @@ impl SamplerOptions {
     }
 
     /// The writer of each step's prediction, if requested.
-    pub(crate) fn keeper(&self, generator: &Generator<'_>) -> eddy::Result<Option<StepKeeper>> {
-        StepKeeper::new(self.save_steps.as_deref(), generator)
+    pub(crate) fn step_writer(
+        &self,
+        generator: &Generator<'_>,
+    ) -> eddy::Result<Option<StepWriter>> {
+        StepWriter::new(self.save_steps.as_deref(), generator)
     }
 }
 
 /// Writes each predicted clean image as `step-001.png`; several images are placed side by side.
-pub(crate) struct StepKeeper {
+pub(crate) struct StepWriter {
     folder: PathBuf,
     range: Range,
 }
 
-impl StepKeeper {
+impl StepWriter {
     /// Writes to `folder`, if there is one.
     pub(crate) fn new(
         folder: Option<&Path>,
@@ -71,7 +74,7 @@ impl StepKeeper {
         let Some(folder) = folder else { return Ok(None) };
         if generator.generates_latents() {
             return Err(eddy::Error::usage(
-                "its steps are latents and no images; leave --save-steps out",
+                "its steps are latents, not images; leave --save-steps out",
             ));
         }
         let problem = "the folder for the steps cannot be made";
@@ -81,7 +84,7 @@ impl StepKeeper {
     }
 }
 
-impl Guidance for StepKeeper {
+impl Guidance for StepWriter {
     fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> eddy::Result<()> {
         let digits = moment.count.to_string().len();
         let name = format!("step-{:0digits$}.png", moment.index + 1);

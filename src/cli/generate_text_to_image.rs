@@ -59,7 +59,7 @@ pub(crate) struct PipelineOptions {
 }
 
 impl PipelineOptions {
-    /// What is asked of each stage.
+    /// What is requested of each stage.
     fn stages(&self) -> Vec<StageRequest> {
         let stage = |i: usize| StageRequest {
             steps: self.stage_steps.get(i).map(|steps| usize::from(*steps)),
@@ -236,7 +236,7 @@ impl Arguments {
         self.sampling.seed.wrapping_add(i as u64)
     }
 
-    /// Samples an image, and saves its steps if that is asked.
+    /// Samples an image, and saves its steps if that is requested.
     fn sample(
         &self,
         pipeline: &mut TextToImage,

@@ -11,7 +11,7 @@ use eddy::task::{Degradation, GenerateOptions, Generator};
 use eddy::video::record;
 use serde_json::{Value, json};
 
-use super::generate_args::StepKeeper;
+use super::generate_args::StepWriter;
 use super::io_args::IoArgs;
 use super::run_args::{LoadedNetwork, RunArgs};
 
@@ -86,7 +86,7 @@ impl GenerativeRun<'_> {
             // Masks and kernels refer to the image as displayed.
             let image = job.read(&limits)?.upright();
             job.check(&image)?;
-            let mut step_writer = StepKeeper::new(self.save_steps, &generator)?;
+            let mut step_writer = StepWriter::new(self.save_steps, &generator)?;
             let guides = step_writer
                 .iter_mut()
                 .map(|step_writer| step_writer as &mut dyn Guidance)

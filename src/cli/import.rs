@@ -9,7 +9,7 @@ use eddy::diffusion::{Level, NoiseAt, NoiseSource, Philox, Prediction, Sampler};
 use eddy::durable::PartFolder;
 use eddy::media::still;
 use eddy::model::{
-    Check, Constant, Description, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision,
+    Check, Constant, Description, Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, Package, Precision,
     ProbedModel, Scheduler, Task, UNKNOWN_LICENSE, find_weights, manifest_of_diffusers,
     read_regular,
 };
@@ -341,7 +341,7 @@ impl Arguments {
 
 /// The schedule in a scheduler_config.json.
 fn read_schedule(path: &Path) -> eddy::Result<Scheduler> {
-    let text = read_regular(path, LARGEST_CONFIG)
+    let text = read_regular(path, MAX_CONFIG_BYTES)
         .map_err(|cause| eddy::Error::input_from(path, "the schedule cannot be read", cause))?;
     Scheduler::parse(&path.display().to_string(), &String::from_utf8_lossy(&text))
 }
@@ -350,7 +350,8 @@ fn read_schedule(path: &Path) -> eddy::Result<Scheduler> {
 fn copy(network: &Path, links: Links, folder: &Path, name: &str) -> eddy::Result<()> {
     let unreadable =
         |from: &Path, cause| eddy::Error::input_from(from, "it cannot be copied", cause);
-    let bytes = read_regular(network, LARGEST_GRAPH).map_err(|cause| unreadable(network, cause))?;
+    let bytes =
+        read_regular(network, MAX_GRAPH_BYTES).map_err(|cause| unreadable(network, cause))?;
     fs::write(folder.join(name), &bytes).map_err(|cause| {
         eddy::Error::output_from(folder, "the network cannot be copied there", cause)
     })?;

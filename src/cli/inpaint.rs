@@ -65,8 +65,8 @@ pub(crate) struct Arguments {
     )]
     samples: u16,
 
-    /// Start of sampling: 1 is noise, less is a smooth fill of the mask with this part of the
-    /// noise, for smoother results
+    /// Part of the noise schedule that is sampled, from 0 to 1: 1 starts from noise, less from a
+    /// smooth fill of the mask with noise, for smoother results
     #[arg(long, value_name = "F", default_value_t = 1.0, help_heading = "Sampling")]
     strength: f64,
 

@@ -242,10 +242,10 @@ pub(crate) struct PrecisionOption {
 impl PrecisionOption {
     /// The requested precision, or the one of the package that suits the device.
     pub(crate) fn on(&self, device: Device, package: &Package) -> Precision {
-        self.asked().unwrap_or_else(|| package.default_precision(device))
+        self.requested().unwrap_or_else(|| package.default_precision(device))
     }
 
-    pub(crate) fn asked(&self) -> Option<Precision> {
+    pub(crate) fn requested(&self) -> Option<Precision> {
         self.precision.0
     }
 }
@@ -436,7 +436,7 @@ impl MemoryOptions {
     }
 
     /// The memory limit, if one is given.
-    pub(crate) fn asked(&self) -> Option<u64> {
+    pub(crate) fn requested(&self) -> Option<u64> {
         self.max_memory.map(|size| size.0)
     }
 
@@ -444,7 +444,7 @@ impl MemoryOptions {
     pub(crate) fn record(&self, add: &mut dyn FnMut(&str, Value)) {
         add("tile", json!((self.tile > 0).then_some(self.tile)));
         add("tile_overlap", json!(self.tile_overlap));
-        add("max_memory", json!(self.asked()));
+        add("max_memory", json!(self.requested()));
     }
 
     pub(crate) fn budget(&self) -> Budget {

@@ -145,9 +145,9 @@ pub(crate) fn open_pipeline(
     opened.load(model, |runtime, session: SessionOptions| {
         let options = TextToImageOptions {
             session,
-            precision: run.precision.asked().unwrap_or_default(),
+            precision: run.precision.requested().unwrap_or_default(),
             tile: run.memory.tile(),
-            max_memory: run.memory.asked(),
+            max_memory: run.memory.requested(),
             reuse,
         };
         TextToImage::open(runtime, Path::new(model), options)
@@ -202,7 +202,7 @@ pub(crate) fn parameters<'a>(
     if request.control.is_some() {
         add("control_scale", json!(request.control_scale.unwrap_or(1.0)));
     }
-    add("precision", json!(run.precision.asked().map(|precision| precision.name())));
+    add("precision", json!(run.precision.requested().map(|precision| precision.name())));
     run.memory.record(&mut add);
     for (key, path) in files {
         add(key, json!(path.to_string_lossy()));

@@ -197,9 +197,9 @@ impl StreamReporter<'_> {
     fn target_summary(self, quality_levels: &[(QualityLevel, u64)]) -> String {
         let Target { rate, deadline } = self.target;
         let mut targets = Vec::new();
-        targets.extend(rate.map(|rate| format!("{rate} asked for")));
+        targets.extend(rate.map(|rate| format!("{rate} requested")));
         targets.extend(
-            deadline.map(|deadline| format!("within {} ms asked for", deadline.as_millis())),
+            deadline.map(|deadline| format!("within {} ms requested", deadline.as_millis())),
         );
         if targets.is_empty() {
             return String::new();

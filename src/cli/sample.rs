@@ -94,7 +94,7 @@ impl Arguments {
         let opened = self.device.open(self.console)?;
         let precision = match &model {
             SampledModel::Package(package) => Some(self.precision.on(opened.device(), package)),
-            SampledModel::Diffusers(_) => self.precision.asked(),
+            SampledModel::Diffusers(_) => self.precision.requested(),
         };
         let mut network =
             opened.load(&self.model, |runtime, options| model.load(runtime, precision, options))?;

@@ -55,7 +55,7 @@ impl Arguments {
         }
         if self.onnx.description() != Description::default() {
             return refused(format!(
-                "{model} is no .onnx; leave out the options that describe one"
+                "{model} is not an .onnx; leave out the options that describe one"
             ));
         }
         let recorded = self.noise.values()?;
@@ -86,7 +86,7 @@ impl Arguments {
             noise_level: own.noise_level,
             ..own.prompts.request(prompt, &own.guidance)
         };
-        let precision = run.precision.asked().unwrap_or(Precision::F32);
+        let precision = run.precision.requested().unwrap_or(Precision::F32);
         let network = NetworkRecord { model: model.to_owned(), precision, device: opened.device() };
         let mut is_reported = false;
         IoArgs::each(&jobs, run.console, |job| {

@@ -68,7 +68,7 @@ pub struct Unsupported {
     /// The setting, its value and the possible values.
     pub problem: String,
     /// The level paths whose samplers would give different numbers with this setting.
-    pub walks: &'static [LevelPath],
+    pub level_paths: &'static [LevelPath],
 }
 
 /// A training schedule and how samplers use it. The default is what diffusers assumes for an empty

@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
+use super::files::{
+    Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights, read_regular,
+};
 use crate::diffusion::{DiscreteSchedule, config};
 use crate::error::{Error, Result};
 use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
@@ -12,7 +14,7 @@ use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOption
 pub(super) const NETWORK: &str = "unet/model.onnx";
 pub(super) const SCHEDULER: &str = "scheduler/scheduler_config.json";
 /// Why the scheduler's file is needed.
-pub(crate) const WHY: &str = "it has the schedule on which the network was trained";
+pub(crate) const SCHEDULE_PURPOSE: &str = "it has the schedule on which the network was trained";
 
 /// A diffusers folder: a U-Net and its training schedule.
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ impl DiffusersFolder {
                 return Err(Error::model(name, problem));
             }
         }
-        let text = text_of(path, SCHEDULER, WHY)?;
+        let text = text_of(path, SCHEDULER, SCHEDULE_PURPOSE)?;
         Ok(Self { path: path.to_owned(), schedule: config::parse(&name, &text)? })
     }
 
@@ -73,7 +75,7 @@ impl DiffusersFolder {
         };
         let file = self.path.join(NETWORK);
         let name = file.display().to_string();
-        let bytes = bytes_of(&self.path, NETWORK, LARGEST_GRAPH, "it is the network")?;
+        let bytes = bytes_of(&self.path, NETWORK, MAX_GRAPH_BYTES, "it is the network")?;
         find_weights(&bytes, file.parent().unwrap_or(&self.path), Links::Cache, &name)?;
         // Loaded from the file, so that ONNX Runtime finds weights beside it.
         OnnxNetwork::load(runtime, &name, ModelSource::File(&file), interface, options)
@@ -98,7 +100,7 @@ pub(super) fn bytes_of(folder: &Path, name: &str, most: u64, why: &str) -> Resul
 
 /// The text of a configuration file in a diffusers folder; see [`bytes_of`].
 pub(crate) fn text_of(folder: &Path, name: &str, why: &str) -> Result<String> {
-    String::from_utf8(bytes_of(folder, name, LARGEST_CONFIG, why)?).map_err(|cause| {
+    String::from_utf8(bytes_of(folder, name, MAX_CONFIG_BYTES, why)?).map_err(|cause| {
         let problem = format!("its {name} is not UTF-8 text");
         Error::model_from(folder.display().to_string(), problem, cause.utf8_error())
     })

@@ -11,9 +11,9 @@ use super::external::external_files;
 use crate::error::{Error, Result};
 
 /// The size limit of a configuration, a manifest or a JSON file, in bytes.
-pub const LARGEST_CONFIG: u64 = 1 << 20;
+pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// The size limit of a graph without its external weights, in bytes; it is protobuf's own.
-pub const LARGEST_GRAPH: u64 = (1 << 31) - 1;
+pub const MAX_GRAPH_BYTES: u64 = (1 << 31) - 1;
 /// The size limit of a recorded input or output, in bytes.
 pub(super) const LARGEST_RECORD: u64 = 1 << 30;
 

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::diffusers::{DiffusersFolder, SCHEDULER, WHY, bytes_of, text_of};
-use super::files::LARGEST_GRAPH;
+use super::diffusers::{DiffusersFolder, SCHEDULE_PURPOSE, SCHEDULER, bytes_of, text_of};
+use super::files::MAX_GRAPH_BYTES;
 use super::manifest::{
     CHANNELS, CLASSES, DecoderSpec, Defaults, InputNames, Layout, Manifest, NoiseLevel,
     OutputNames, SCALING_FACTORS, Task,
@@ -153,7 +153,7 @@ fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
     let latent_channels = autoencoder.count("latent_channels", CHANNELS)?.unwrap_or(3);
     let decoding = DecoderSpec {
         path: file.into(),
-        sha256: sha256(&bytes_of(path, file, LARGEST_GRAPH, "it is the decoder")?),
+        sha256: sha256(&bytes_of(path, file, MAX_GRAPH_BYTES, "it is the decoder")?),
         channels: autoencoder.count("out_channels", CHANNELS)?.unwrap_or(3),
         scale: autoencoder.halved()?,
         scaling_factor,
@@ -212,7 +212,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
     // The file has the height first. An upscaler may take any size; latents are generated at one.
     let size = unet.sides("sample_size")?.filter(|_| !enlarges);
     let size = size.map(|[height, width]| [scale * width, scale * height]);
-    let scheduler = Scheduler::parse(&model, &text_of(path, SCHEDULER, WHY)?)?;
+    let scheduler = Scheduler::parse(&model, &text_of(path, SCHEDULER, SCHEDULE_PURPOSE)?)?;
     let steps = match scheduler.sampler.map(Sampler::name) {
         Some("ddpm") => 1000,
         Some("lcm" | "tcd") => 4,

@@ -17,10 +17,12 @@ mod verify;
 pub use bare::{Description, DetectedProperty, ProbedModel, Role, TrialImages};
 pub use bundled::names as bundled_names;
 pub use diffusers::{DiffusersFolder, has_text_encoder};
-pub(crate) use diffusers::{TEXT_ENCODERS, WHY, text_of};
+pub(crate) use diffusers::{SCHEDULE_PURPOSE, TEXT_ENCODERS, text_of};
 pub use external::external_files;
 pub use fallback::NetworkWithFallback;
-pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
+pub use files::{
+    Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights, read_regular,
+};
 pub(crate) use import::Config;
 pub use import::{Scheduler, UNKNOWN_LICENSE, manifest_of_diffusers};
 pub use manifest::{

@@ -8,7 +8,8 @@ use super::bare::{Description, DetectedProperty, ProbedModel};
 use super::bundled::{self, Bundle};
 use super::diffusers::{DiffusersFolder, NETWORK, has_text_encoder};
 use super::files::{
-    LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD, Links, find_inside, find_weights, read_regular,
+    LARGEST_RECORD, Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights,
+    read_regular,
 };
 use super::import::manifest_of_diffusers;
 use super::manifest::{Manifest, ModelFile, State};
@@ -90,7 +91,7 @@ impl Package {
     fn of_diffusers(path: &Path) -> Result<Self> {
         let mut manifest = manifest_of_diffusers(path)?;
         let files = Files::AsIs(path.to_owned());
-        let network = files.read(NETWORK, &manifest.name, LARGEST_GRAPH)?;
+        let network = files.read(NETWORK, &manifest.name, MAX_GRAPH_BYTES)?;
         manifest.set_file(Precision::F32, NETWORK, &network);
         manifest.validate(&manifest.name)?;
         Ok(Self { manifest, files })
@@ -118,7 +119,7 @@ impl Package {
     }
 
     fn from_files(files: Files, model: &str) -> Result<Self> {
-        let text = files.read("model.toml", model, LARGEST_CONFIG)?;
+        let text = files.read("model.toml", model, MAX_CONFIG_BYTES)?;
         let text = std::str::from_utf8(&text)
             .map_err(|cause| Error::model_from(model, "its model.toml is not UTF-8 text", cause))?;
         Ok(Self { manifest: Manifest::parse(text, model)?, files })
@@ -129,7 +130,7 @@ impl Package {
     /// # Errors
     /// [`Error::Model`] when it is missing or cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        self.files.read(name, &self.manifest.name, LARGEST_GRAPH)
+        self.files.read(name, &self.manifest.name, MAX_GRAPH_BYTES)
     }
 
     /// The bytes of a recorded input or output.
@@ -165,8 +166,8 @@ impl Package {
     ///
     /// # Errors
     /// [`Error::Model`] when the package does not have the requested one.
-    pub fn precisions(&self, asked: Option<Precision>) -> Result<Vec<Precision>> {
-        match asked {
+    pub fn precisions(&self, requested: Option<Precision>) -> Result<Vec<Precision>> {
+        match requested {
             Some(precision) => self.file(precision).map(|_| vec![precision]),
             None => Ok(self.manifest.files.keys().copied().collect()),
         }

@@ -100,7 +100,7 @@ async function frames() {
 
 let lastStatus = null;
 
-function tell(status) {
+function showStatus(status) {
   lastStatus = status;
   document.body.classList.toggle("enlarges", !status.denoises);
   $("rate").textContent = `${status.rate.toFixed(1)} fps`;
@@ -117,11 +117,11 @@ function tell(status) {
   $("lost").textContent = lost.map((name) => `${status[name]} ${name.replace("_", " ")}`).join(", ") || "nothing";
 }
 
-async function figures() {
+async function updateMetrics() {
   for (let first = true; ; await pause(500)) {
     try {
       const status = await (await ask("status")).json();
-      tell(status);
+      showStatus(status);
       if (first) show(status);
       if ($("auto").checked) followSigma(status);
       first = false;
@@ -154,18 +154,18 @@ async function control(request) {
   if (!answer.ok) say(await answer.text());
 }
 
-function wishSigma() {
+function requestSigma() {
   const auto = $("auto").checked;
   $("sigma").disabled = auto;
   $("sigma-value").value = $("sigma").value;
   control({ sigma: auto ? "auto" : Number($("sigma").value) });
 }
-$("auto").addEventListener("change", wishSigma);
-$("sigma").addEventListener("input", wishSigma);
+$("auto").addEventListener("change", requestSigma);
+$("sigma").addEventListener("input", requestSigma);
 $("steps").addEventListener("change", () => control({ steps: Number($("steps").value) }));
 $("temporal").addEventListener("change", () => control({ temporal: $("temporal").checked }));
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 
 divide(0.5);
 frames();
-figures();
+updateMetrics();

@@ -41,7 +41,7 @@ impl AutoencoderSpec {
     }
 
     /// Encodes an image, `[1, 3, H, W]` from -1 to 1, by the encoder's network. The latent is drawn
-    /// from its distribution by the next draw, or is the mean if `draws` is none.
+    /// from its distribution by the next draw, or is the mean if `draws` is `None`.
     ///
     /// # Errors
     /// [`Error::Model`] when the encoder gives something else than latents, [`Error::Evaluation`]
@@ -62,7 +62,7 @@ impl AutoencoderSpec {
         let given = given.filter(|it| [self.channels, 2 * self.channels].contains(&it.dim().1));
         let mut given = given.ok_or_else(|| {
             let problem = format!(
-                "its output `{output}` is no latent of {} channels, with its logarithm of variance \
+                "its output `{output}` is not a latent of {} channels, with its logarithm of variance \
                  or without",
                 self.channels
             );

@@ -237,7 +237,7 @@ fn bind(
             }),
             "timestep_cond" => conditions.guidance.map(|guidance| {
                 let width = declared.last().copied().and_then(|it| usize::try_from(it).ok());
-                // More is no width that a network could have.
+                // A network does not have a larger width.
                 let width = width.unwrap_or(256).min(65_536);
                 let row = guidance_embedding(guidance - 1.0, width);
                 Array2::from_shape_fn([count, row.len()], |(_, i)| row[i]).into_dyn()
@@ -286,7 +286,7 @@ fn bind(
                     format!("its input `{other}` is a ControlNet's, and the folder has none")
                 } else {
                     format!(
-                        "its input `{other}` is none that Eddy has a value for in this kind of \
+                        "its input `{other}` has no value that Eddy knows in this kind of \
                          pipeline"
                     )
                 };

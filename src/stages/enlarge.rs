@@ -78,7 +78,7 @@ fn padded(image: &Image, multiple: usize) -> Image {
     large
 }
 
-/// The corner of an RGB image of this size, with a channel for alpha if asked.
+/// The corner of an RGB image of this size, with a channel for alpha if requested.
 fn with_alpha(large: &Image, [width, height]: [usize; 2], has_alpha: bool) -> Image {
     let channels = if has_alpha { 4 } else { 3 };
     let Samples::U8(from) = &large.samples else { return large.clone() };

@@ -73,7 +73,7 @@ pub struct TextToImage {
 /// instruction is left out.
 type PromptKey = (String, Option<String>, usize, bool);
 
-/// What is asked of a pipeline. Where it leaves something open, the pipeline's defaults are taken.
+/// What is requested of a pipeline. Where it leaves something open, the pipeline's defaults are taken.
 #[derive(Clone, Debug, Default)]
 pub struct TextToImageRequest<'a> {
     /// What the image is to show. `(word:1.3)` gives a word more weight.
@@ -117,7 +117,7 @@ pub struct TextToImageRequest<'a> {
     pub control: Option<&'a Image>,
     /// The factor of the ControlNet's residuals.
     pub control_scale: Option<f64>,
-    /// What is asked of single stages of a cascade, in order.
+    /// What is requested of single stages of a cascade, in order.
     pub stages: Vec<StageRequest>,
 }
 
@@ -128,7 +128,7 @@ impl TextToImageRequest<'_> {
     }
 }
 
-/// What is asked of one stage of a cascade.
+/// What is requested of one stage of a cascade.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageRequest {
     /// Sampler steps.
@@ -169,7 +169,7 @@ impl TextToImage {
     ///
     /// # Errors
     /// [`Error::Model`] when a part is missing, the pipeline is not supported, or none of its
-    /// networks is there in the precision that is asked for.
+    /// networks is there in the precision that is requested.
     pub fn open(
         runtime: &Arc<Runtime>,
         folder: &Path,
@@ -259,7 +259,7 @@ impl TextToImage {
                 spec,
                 stage,
                 request,
-                asked: request.stages.get(index).copied().unwrap_or_default(),
+                requested: request.stages.get(index).copied().unwrap_or_default(),
                 index,
                 embedded: &embedded,
                 before: sampled.as_ref(),

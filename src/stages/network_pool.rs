@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::machine;
 use crate::model::{
-    LARGEST_GRAPH, Links, Precision, external_files, find_inside, find_weights, read_regular,
+    Links, MAX_GRAPH_BYTES, Precision, external_files, find_inside, find_weights, read_regular,
 };
 use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, TensorGraph};
 use crate::setting::MAX_MEMORY;
@@ -271,7 +271,7 @@ fn find_graph(folder: &Path, name: &str) -> Result<PathBuf> {
         Error::model_from(&model, format!("its {name} cannot be read; export it again"), cause)
     };
     let file = find_inside(folder, name, Links::Cache).map_err(failed)?;
-    let bytes = read_regular(&file, LARGEST_GRAPH).map_err(failed)?;
+    let bytes = read_regular(&file, MAX_GRAPH_BYTES).map_err(failed)?;
     // Weights lie beside the name in the folder, even if that is a link.
     let named = folder.join(name);
     find_weights(&bytes, named.parent().unwrap_or(folder), Links::Cache, &model)?;

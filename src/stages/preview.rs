@@ -110,7 +110,7 @@ impl TinyDecoder {
         let given = self.graph.run(&inputs, &[&self.output])?.into_iter().next();
         let given = given.and_then(|it| it.into_dimensionality().ok());
         let image = given.filter(|it: &Array4<f32>| it.dim().1 == 3).ok_or_else(|| {
-            let problem = format!("its output `{}` is no image of 3 channels", self.output);
+            let problem = format!("its output `{}` is not an image of 3 channels", self.output);
             Error::model(self.graph.model(), problem)
         })?;
         first_image(&image)

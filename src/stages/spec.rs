@@ -302,7 +302,7 @@ pub enum Enlargement {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StateSpec {
-    /// An image or a latent, of the size that is asked for.
+    /// An image or a latent, of the size that is requested.
     #[default]
     Image,
     /// An image of one width and height in pixels.

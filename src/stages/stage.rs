@@ -40,8 +40,8 @@ pub(super) struct StageRun<'a> {
     pub(super) spec: &'a PipelineSpec,
     pub(super) stage: &'a StageSpec,
     pub(super) request: &'a TextToImageRequest<'a>,
-    /// What is asked of this stage alone.
-    pub(super) asked: StageRequest,
+    /// What is requested of this stage alone.
+    pub(super) requested: StageRequest,
     /// The position of the stage.
     pub(super) index: usize,
     pub(super) embedded: &'a Embeddings,
@@ -75,10 +75,10 @@ impl StageRun<'_> {
     ) -> Result<Array4<f32>> {
         let Self { stage, request, .. } = *self;
         let defaults = &stage.defaults;
-        let own = |asked: Option<f64>| asked.filter(|_| self.is_main());
-        let guidance_scale = self.asked.guidance_scale.or(own(request.guidance_scale));
+        let own = |requested: Option<f64>| requested.filter(|_| self.is_main());
+        let guidance_scale = self.requested.guidance_scale.or(own(request.guidance_scale));
         let guidance_scale = guidance_scale.unwrap_or(defaults.guidance_scale);
-        let steps = self.asked.steps.or(request.steps.filter(|_| self.is_main()));
+        let steps = self.requested.steps.or(request.steps.filter(|_| self.is_main()));
         let steps = steps.unwrap_or(defaults.steps);
         let size = self.size()?;
         let [width, height] = size.map(|side| side / self.scale());
@@ -256,7 +256,7 @@ impl StageRun<'_> {
         let negative = request.negative_class.unwrap_or(count);
         match [class, negative].into_iter().find(|class| *class > count) {
             Some(class) => Err(Error::usage(format!(
-                "{} has the classes 0 to {}, and {class} was asked for; change {CLASS}",
+                "{} has the classes 0 to {}, and {class} was requested; change {CLASS}",
                 self.spec.name,
                 count.saturating_sub(1)
             ))),

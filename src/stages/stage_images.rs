@@ -107,7 +107,7 @@ impl StageRun<'_> {
             let [width, height] = size;
             return Err(Error::usage(format!(
                 "{} generates images of multiples of {multiple} pixels, and {width}x{height} was \
-                 asked for; change {SIZE}",
+                 requested; change {SIZE}",
                 self.spec.name
             )));
         }

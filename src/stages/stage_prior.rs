@@ -124,7 +124,7 @@ impl StageRun<'_> {
             let problem = "its encoder_hidden_states are no sequence of embeddings";
             return Err(Error::model(graph.model(), problem));
         }
-        // What is put in front of the text's tokens is no padding.
+        // What is put in front of the text's tokens is not padding.
         let mask = |it: &super::Embedding, tokens: &ArrayD<f32>| {
             let own = it.mask.clone().unwrap_or_default();
             let more = tokens.shape()[1].saturating_sub(own.dim().1);

@@ -9,7 +9,7 @@ use crate::diffusion::{
     schedule::NoiseTable,
 };
 use crate::error::{Error, Result};
-use crate::model::{Scheduler, WHY, text_of};
+use crate::model::{SCHEDULE_PURPOSE, Scheduler, text_of};
 
 /// A training schedule, with the sampler of its file.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl StageSchedule {
     /// [`Error::Model`] when it is missing, or of a class that Eddy has no sampler for.
     pub(super) fn read(folder: &Path, file: &str) -> Result<Self> {
         let model = folder.display().to_string();
-        let text = text_of(folder, file, WHY)?;
+        let text = text_of(folder, file, SCHEDULE_PURPOSE)?;
         if let Some(flow) = FlowSchedule::parse(&model, &text)? {
             return Ok(Self::Flow(flow));
         }

@@ -270,7 +270,7 @@ impl TextEncoder {
                 "attention_mask" => mask.view(),
                 other => {
                     let problem = format!(
-                        "its input `{other}` is none of a text encoder; expected input_ids and \
+                        "its input `{other}` is not one of a text encoder; expected input_ids and \
                          attention_mask"
                     );
                     return Err(Error::model(graph.model(), problem));
@@ -283,7 +283,7 @@ impl TextEncoder {
         let wanted: Vec<&str> = std::iter::once(hidden.as_str()).chain(pooled.as_deref()).collect();
         let mut results = graph.run(&inputs, &wanted)?.into_iter();
         let unexpected = |name: &str| {
-            Error::model(graph.model(), format!("its output `{name}` is no embedding of a text"))
+            Error::model(graph.model(), format!("its output `{name}` is not a text embedding"))
         };
         let sequence = results.next().and_then(|it| it.into_dimensionality::<Ix3>().ok());
         let mut sequence = sequence

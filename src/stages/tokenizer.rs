@@ -14,7 +14,7 @@ use tokenizers::Tokenizer;
 use super::prompt::Fragment;
 use crate::error::{Error, Result};
 use crate::model::protobuf::{self, Fields, messages};
-use crate::model::{LARGEST_CONFIG, Links, find_inside, read_regular};
+use crate::model::{Links, MAX_CONFIG_BYTES, find_inside, read_regular};
 
 /// The size limit of a vocabulary, in bytes. Gemma's is the largest in use, of 34 MB.
 const LARGEST_VOCABULARY: u64 = 128 << 20;
@@ -247,8 +247,8 @@ impl Files<'_> {
     fn settings(&self, name: &str) -> Result<Settings> {
         match self.bytes(name)? {
             None => Ok(Settings::default()),
-            Some(bytes) if bytes.len() as u64 > LARGEST_CONFIG => {
-                Err(self.error(&format!("its {name} has more than {LARGEST_CONFIG} bytes")))
+            Some(bytes) if bytes.len() as u64 > MAX_CONFIG_BYTES => {
+                Err(self.error(&format!("its {name} has more than {MAX_CONFIG_BYTES} bytes")))
             }
             Some(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|cause| self.failed(name, cause.into()))
@@ -271,7 +271,7 @@ impl Files<'_> {
     fn failed(&self, name: &str, cause: crate::error::Cause) -> Error {
         Error::Model {
             model: self.folder.join(self.part).display().to_string(),
-            problem: format!("its {name} is no tokenizer's; copy it again"),
+            problem: format!("its {name} is not a valid tokenizer file; copy it again"),
             source: Some(cause),
         }
     }
@@ -329,7 +329,7 @@ fn clip(files: &Files<'_>, start: &str, end: &str) -> Result<String> {
 }
 
 /// The `tokenizer.json` of T5's SentencePiece model, as transformers' `T5Converter` makes it, with
-/// this many tokens for masked spans after the vocabulary. None if it is no such model.
+/// this many tokens for masked spans after the vocabulary. `None` if it is another kind of model.
 fn t5(model: &[u8], sentinels: u64) -> Option<String> {
     /// Fields of `ModelProto`, and of its pieces and its normalizer.
     const PIECE: u64 = 1;

@@ -62,9 +62,9 @@ impl GenerateOptions {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Classes {
     /// The class of each image; none for a network that is guided by other conditions.
-    pub wanted: Vec<usize>,
+    pub labels: Vec<usize>,
     /// Negative class (prompt); `None` for the unconditional prediction.
-    pub without: Option<usize>,
+    pub negative: Option<usize>,
     /// Options of classifier-free guidance.
     pub options: ClassifierFreeOptions,
 }
@@ -186,7 +186,7 @@ impl<'a> Generator<'a> {
     /// Adds classifier guidance.
     ///
     /// # Errors
-    /// [`Error::Model`] when the model is no classifier, or one of other images.
+    /// [`Error::Model`] when the model is not a classifier, or one of other images.
     pub fn with_classifier(mut self, classifier: Classifier<'a>) -> Result<Self> {
         let (own, its) = (self.manifest, classifier.manifest);
         if its.task != Task::Classifier || its.channels != own.channels || its.range != own.range {
@@ -267,9 +267,9 @@ impl<'a> Generator<'a> {
     ///
     /// # Errors
     /// [`Error::Usage`] when the network supports only another size.
-    pub fn size(&self, asked: Option<[usize; 2]>) -> Result<[usize; 2]> {
+    pub fn size(&self, requested: Option<[usize; 2]>) -> Result<[usize; 2]> {
         let multiple_of = self.manifest.decoded_scale();
-        if let Some([width, height]) = asked
+        if let Some([width, height]) = requested
             && !(width.is_multiple_of(multiple_of) && height.is_multiple_of(multiple_of))
         {
             return Err(Error::usage(format!(
@@ -278,15 +278,15 @@ impl<'a> Generator<'a> {
                 self.manifest.name
             )));
         }
-        match (self.manifest.size, asked) {
+        match (self.manifest.size, requested) {
             (Some(size), None) => Ok(size),
-            (Some(size), Some(asked)) if size == asked => Ok(size),
-            (Some([width, height]), Some(asked)) => Err(Error::usage(format!(
+            (Some(size), Some(requested)) if size == requested => Ok(size),
+            (Some([width, height]), Some(requested)) => Err(Error::usage(format!(
                 "{} generates images of {width}x{height} only; {}x{} was requested; leave {SIZE} \
                  out",
-                self.manifest.name, asked[0], asked[1]
+                self.manifest.name, requested[0], requested[1]
             ))),
-            (None, asked) => Ok(asked.unwrap_or([256, 256])),
+            (None, requested) => Ok(requested.unwrap_or([256, 256])),
         }
     }
 
@@ -318,7 +318,7 @@ impl<'a> Generator<'a> {
     ///
     /// # Errors
     /// [`Error::Usage`] when the image has color that the network does not support, the network
-    /// is no upscaler, or the image does not fit the memory budget; [`Error::Evaluation`] when the
+    /// is not an upscaler, or the image does not fit the memory budget; [`Error::Evaluation`] when the
     /// network fails; [`Error::Interrupted`].
     pub fn enlarge(
         &mut self,
@@ -368,7 +368,7 @@ impl<'a> Generator<'a> {
         if let Some(Classifier { manifest, network, scale }) = &mut self.classifier {
             let wanted = classes
                 .as_ref()
-                .map(|classes| classes.wanted.iter().map(|class| *class as i64).collect());
+                .map(|classes| classes.labels.iter().map(|class| *class as i64).collect());
             let wanted: Vec<i64> = wanted.ok_or_else(|| {
                 Error::usage("a classifier leads toward a class, and none was given; name one")
             })?;
@@ -433,7 +433,7 @@ impl<'a> Generator<'a> {
     /// The wanted and negative class labels for the network; `None` for a network without classes.
     fn labels(&self, classes: Option<&Classes>, count: usize) -> Result<Option<[Vec<i64>; 2]>> {
         // Without classes there may be options of guidance by other conditions.
-        let classes = classes.filter(|classes| !classes.wanted.is_empty());
+        let classes = classes.filter(|classes| !classes.labels.is_empty());
         let Some(known) = self.manifest.classes else {
             return match classes {
                 // The classifier has classes.
@@ -457,15 +457,15 @@ impl<'a> Generator<'a> {
             return Ok(Some([vec![none; count], vec![none; count]]));
         };
         if let Some(class) =
-            classes.wanted.iter().chain(&classes.without).find(|class| **class >= known)
+            classes.labels.iter().chain(&classes.negative).find(|class| **class >= known)
         {
             let problem =
                 format!("{} knows the classes 0 to {}, not {class}", self.manifest.name, known - 1);
             return Err(Error::usage(problem));
         }
-        let wanted: Vec<i64> = classes.wanted.iter().map(|class| *class as i64).collect();
+        let wanted: Vec<i64> = classes.labels.iter().map(|class| *class as i64).collect();
         let without = match (
-            classes.without.map(|class| class as i64).or(none),
+            classes.negative.map(|class| class as i64).or(none),
             classes.options.scale == 1.0,
         ) {
             (Some(without), _) => vec![without; count],

@@ -202,8 +202,8 @@ fn runtime_selects_the_library() {
     let library = env!("EDDY_EMBEDDED_ONNXRUNTIME");
     let plain = eddy("doctor --json").succeeds().json();
     assert_eq!(plain["library"], "the embedded one");
-    let asked = eddy("doctor --json --runtime").arg(library).succeeds().json();
-    assert_eq!(asked["library"], library);
+    let requested = eddy("doctor --json --runtime").arg(library).succeeds().json();
+    assert_eq!(requested["library"], library);
     // A folder that contains the library, and the environment variable, which the option overrides.
     fs::create_dir(place.path("lib")).unwrap();
     std::os::unix::fs::symlink(library, place.path("lib/libonnxruntime.so.1")).unwrap();

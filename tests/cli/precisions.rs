@@ -84,7 +84,7 @@ fn rejects_a_precision_that_the_package_lacks() {
         "sample m --input m/x.npy -o y.npy --sampler euler --steps 1 --precision f16",
         "it has no f16 file",
     );
-    // No other precision replaces the one that is asked for; without one, a package's only file
+    // No other precision replaces the one that is requested; without one, a package's only file
     // runs.
     let half = place(&[("f16", "")]);
     lacks(&half, "denoise a.png -o b.png -m m --precision f32", "it has no f32 file; it has f16");

@@ -307,9 +307,9 @@ fn answers_unusual_requests() {
     stream
         .write_all(format!("{head}Expect: 100-continue\r\nContent-Length: 12\r\n\r\n").as_bytes())
         .unwrap();
-    let mut asked = [0; 25];
-    stream.read_exact(&mut asked).unwrap();
-    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let mut requested = [0; 25];
+    stream.read_exact(&mut requested).unwrap();
+    assert_eq!(&requested, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(br#"{"steps": 2}"#).unwrap();
     assert_eq!(rest(&mut stream).map(|answer| answer.code), Some(204));
     attacked.still_runs();

@@ -26,7 +26,7 @@ fn reports_reduced_quality() {
     let place = place(640, 480, 12);
     // No processor takes only a millisecond.
     let outcome = eddy("denoise in -o out.y4m --fps 1000").within(&place).succeeds();
-    outcome.says("1000 asked for; ").says(" of the size (");
+    outcome.says("1000 requested; ").says(" of the size (");
     let record =
         eddy("denoise in -o out.y4m --deadline-ms 1 --json").within(&place).succeeds().summary();
     let qualities = record["qualities"].as_array().unwrap();

@@ -299,14 +299,14 @@ fn ends(place: &Place, arguments: &str, signal: Option<Signal>) -> (Option<i32>,
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
     }
-    let asked = Instant::now();
+    let requested = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        if asked.elapsed() > LONG {
+        if requested.elapsed() > LONG {
             child.kill().unwrap();
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    let took = asked.elapsed();
+    let took = requested.elapsed();
     let output = child.wait_with_output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), took)
 }

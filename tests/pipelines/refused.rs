@@ -90,11 +90,15 @@ fn classes_that_are_not_known() {
 #[test]
 fn files_that_are_damaged() {
     for (file, bytes, words) in [
-        ("tokenizer/tokenizer.json", "garbage", "its tokenizer.json is no tokenizer's"),
-        ("tokenizer/tokenizer.json", "{}", "its tokenizer.json is no tokenizer's"),
-        ("tokenizer/vocab.json", "garbage", "its vocab.json is no tokenizer's"),
+        ("tokenizer/tokenizer.json", "garbage", "its tokenizer.json is not a valid tokenizer file"),
+        ("tokenizer/tokenizer.json", "{}", "its tokenizer.json is not a valid tokenizer file"),
+        ("tokenizer/vocab.json", "garbage", "its vocab.json is not a valid tokenizer file"),
         ("tokenizer/vocab.json", "[]", "its vocab.json has no <|startoftext|>"),
-        ("tokenizer/merges.txt", "alone", "its vocab.json or merges.txt is no tokenizer's"),
+        (
+            "tokenizer/merges.txt",
+            "alone",
+            "its vocab.json or merges.txt is not a valid tokenizer file",
+        ),
         ("tokenizer/merges.txt", "zzz qqq", "Token `zzz` out of vocabulary"),
         ("text_encoder/model.onnx", "garbage", "ONNX Runtime does not accept it"),
         ("text_encoder/config.json", "{", "is not as diffusers writes it"),
@@ -111,7 +115,11 @@ fn files_that_are_damaged() {
     for (key, value, words) in [
         ("pad_token", json!("<nope>"), "its padding is \"<nope>\""),
         ("model_max_length", json!(2), "leaves no room for a word"),
-        ("model_max_length", json!("many"), "its tokenizer_config.json is no tokenizer's"),
+        (
+            "model_max_length",
+            json!("many"),
+            "its tokenizer_config.json is not a valid tokenizer file",
+        ),
     ] {
         let place = sd15().edit("tokenizer/tokenizer_config.json", &json!({ key: value }));
         is_no_model(&place, words);
@@ -147,12 +155,12 @@ fn requests_that_cannot_be_met() {
     refuses(&place, &noise("short.npy"), 2, "the noise has 64 values, and draw 1 takes 256");
     refuses(&place, &noise("gone.npy"), 3, "cannot read gone.npy");
     let odd = eddy("generate -m pipeline -o x.png --size 60x64 --prompt cat").within(&place);
-    odd.fails(2).says("multiples of 16 pixels, and 60x64 was asked for; change --size");
+    odd.fails(2).says("multiples of 16 pixels, and 60x64 was requested; change --size");
     let classes = Place::with_pipeline("published-dit");
     let run = |more: &str| eddy(&format!("generate -m pipeline -o x.png {more}")).within(&classes);
     run("--prompt cat --class 1").fails(2).says("has no text encoder; leave the prompts out");
     run("--steps 2").fails(2).says("generates images of a class; give --class");
-    run("--class 1001").fails(2).says("has the classes 0 to 999, and 1001 was asked for");
+    run("--class 1001").fails(2).says("has the classes 0 to 999, and 1001 was requested");
     refuses(&place, "--prompt cat --class 1", 2, "knows no classes; leave the class out");
     // What belongs to an image is of no use without one.
     for option in ["--mask mask.png", "--strength 0.5", "--noise-level 3"] {

@@ -92,7 +92,7 @@ fn what_it_does_not_take() {
         .says("a stream needs a model such as upscale-x2");
     run("small.png -o x.png --prompt cat").fails(2).says("no text encoder, so --prompt does not");
     run("small.png -o x.png --guidance-scale 2").fails(2).says("so --guidance-scale does not");
-    run("small.png -o x.png -m pipeline --axes nhwc").fails(2).says("is no .onnx; leave out");
+    run("small.png -o x.png -m pipeline --axes nhwc").fails(2).says("is not an .onnx; leave out");
     run("small.png -o x.png -m pipeline --prior")
         .fails(4)
         .says("it is a text-conditioned pipeline");

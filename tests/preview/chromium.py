@@ -107,12 +107,12 @@ def main(binary, screenshot=None):
         page.check("#auto")
         until("and estimated again", lambda: text("noise") != "sigma 50.0")
         page.check("#temporal")
-        until("previous frames are used", lambda: page.evaluate("told.temporal"))
+        until("previous frames are used", lambda: page.evaluate("lastStatus.temporal"))
         page.wait_for_timeout(3000)
         if screenshot:
             page.screenshot(path=screenshot, type="jpeg", quality=88)
         page.uncheck("#temporal")
-        until("and not any more", lambda: not page.evaluate("told.temporal"))
+        until("and not any more", lambda: not page.evaluate("lastStatus.temporal"))
         run.kill()
         until("the end of the run is reported", lambda: "has ended" in text("message"))
 

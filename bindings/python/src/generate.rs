@@ -44,9 +44,9 @@ impl Generator {
             (options.sampler, options.steps, options.eta) = (sampler, steps, eta);
             let scale = guidance_scale.unwrap_or_else(|| pipeline.guidance_scale());
             // Several classes take turns.
-            let wanted: Vec<usize> = class_labels.iter().copied().cycle().take(count).collect();
-            let classes = (!wanted.is_empty()).then(|| Classes {
-                wanted,
+            let labels: Vec<usize> = class_labels.iter().copied().cycle().take(count).collect();
+            let classes = (!labels.is_empty()).then(|| Classes {
+                labels,
                 options: ClassifierFreeOptions { scale, ..ClassifierFreeOptions::default() },
                 ..Classes::default()
             });

@@ -241,8 +241,8 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     let finals = [("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)];
     schedule.final_sigma = keys.choice("final_sigmas_type", &finals)?.unwrap_or_default();
     let is_flow = schedule.is_flow();
-    let mut refuse = |keys: &Keys<'_>, key: &str, value: &str, possible: &str, walks| {
-        schedule.unsupported.push(unsupported(keys, key, value, possible, walks));
+    let mut refuse = |keys: &Keys<'_>, key: &str, value: &str, possible: &str, level_paths| {
+        schedule.unsupported.push(unsupported(keys, key, value, possible, level_paths));
     };
     if keys.flag("use_beta_sigmas")? == Some(true) {
         refuse(keys, "use_beta_sigmas", "true", "use_karras_sigmas, use_exponential_sigmas", BOTH);
@@ -357,9 +357,9 @@ fn unsupported(
     key: &str,
     value: &str,
     possible: &str,
-    walks: &'static [LevelPath],
+    level_paths: &'static [LevelPath],
 ) -> Unsupported {
-    Unsupported { problem: keys.problem(key, value, possible), walks }
+    Unsupported { problem: keys.problem(key, value, possible), level_paths }
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ fn names_unsupported_keys_that_change_the_numbers() {
 
 #[test]
 fn rejects_a_setting_only_for_samplers_without_support() {
-    for (text, key, walks) in [
+    for (text, key, level_paths) in [
         (r#""use_beta_sigmas": true"#, "use_beta_sigmas", BOTH),
         (r#""use_lu_lambdas": true"#, "use_lu_lambdas", SOLVERS),
         (r#""solver_order": 4"#, "solver_order", SOLVERS),
@@ -162,7 +162,7 @@ fn rejects_a_setting_only_for_samplers_without_support() {
         let schedule = Schedule::Discrete(Box::new(read(&format!("{{{text}}}"))));
         for sampler in Sampler::ALL {
             let result = plan(&schedule, sampler, 5, None);
-            if walks.contains(&sampler.path()) {
+            if level_paths.contains(&sampler.path()) {
                 let problem = result.unwrap_err().to_string();
                 assert!(problem.contains(key) && problem.contains("tiny"), "{problem}");
             } else {

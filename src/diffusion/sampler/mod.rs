@@ -210,7 +210,7 @@ fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -
         )));
     }
     if let Some(unsupported) =
-        schedule.unsupported.iter().find(|it| it.walks.contains(&sampler.path()))
+        schedule.unsupported.iter().find(|it| it.level_paths.contains(&sampler.path()))
     {
         return Err(schedule.error(format!("{} (with sampler {sampler})", unsupported.problem)));
     }

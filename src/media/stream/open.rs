@@ -256,11 +256,11 @@ pub enum SinkFormat {
 }
 
 impl SinkFormat {
-    /// The format for `path`, unless `asked` gives one.
+    /// The format for `path`, unless `requested` gives one.
     ///
     /// # Errors
     /// [`Error::Usage`] for an unknown extension.
-    pub fn choose(path: &Path, asked: Option<Self>) -> Result<Self> {
+    pub fn choose(path: &Path, requested: Option<Self>) -> Result<Self> {
         let folder = path.is_dir() || ends_in_slash(path);
         let one_file = |format: Format| {
             Error::usage(format!(
@@ -270,9 +270,9 @@ impl SinkFormat {
                 format.extension()
             ))
         };
-        match asked {
+        match requested {
             Some(Self::ImageSequence(format)) if !folder => Err(one_file(format)),
-            Some(asked) => Ok(asked),
+            Some(requested) => Ok(requested),
             None if folder => Ok(Self::ImageSequence(Format::Png)),
             None if is_standard(path) || has_extension(path, &["y4m"]) => Ok(Self::Y4m),
             None if has_extension(path, &["yuv", "raw"]) => Ok(Self::Raw),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::files::{LARGEST_GRAPH, Links, find_weights, read_regular};
+use super::files::{Links, MAX_GRAPH_BYTES, find_weights, read_regular};
 use super::import::Scheduler;
 use super::manifest::{Constant, Manifest, Task};
 use super::precision::Precision;
@@ -164,7 +164,7 @@ impl ProbedModel {
     ) -> Result<Self> {
         let model = path.display().to_string();
         description.check()?;
-        let bytes = read_regular(path, LARGEST_GRAPH)
+        let bytes = read_regular(path, MAX_GRAPH_BYTES)
             .map_err(|cause| Error::model_from(&model, "it cannot be read", cause))?;
         if bytes.starts_with(b"version https://git-lfs") {
             let problem =

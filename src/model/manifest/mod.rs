@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::LARGEST_CONFIG;
+use super::files::MAX_CONFIG_BYTES;
 use super::precision::Precision;
 use crate::diffusion::{DiscreteSchedule, Prediction, Schedule, SigmaSchedule, config};
 use crate::error::{Error, Result};
@@ -190,10 +190,10 @@ impl Manifest {
         let text = toml::to_string(self).map_err(|cause| {
             Error::model_from(&self.name, "its manifest cannot be written", cause)
         })?;
-        if text.len() as u64 > LARGEST_CONFIG {
+        if text.len() as u64 > MAX_CONFIG_BYTES {
             let length = text.len();
             let problem =
-                format!("its model.toml has {length} bytes; expected at most {LARGEST_CONFIG}");
+                format!("its model.toml has {length} bytes; expected at most {MAX_CONFIG_BYTES}");
             return Err(Error::model(&self.name, problem));
         }
         Ok(text)

@@ -21,7 +21,7 @@ pub fn of_counters(event: &str, counters: &Counters, rate: f64) -> Value {
 pub fn of_quality(quality: &QualityLevel) -> Value {
     json!({
         "model": &*quality.model, "precision": quality.precision.name(), "steps": quality.steps,
-        "scale": quality.scale.to_string(), "tiles_kept_longer": quality.reuse_tiles_longer,
+        "scale": quality.scale.to_string(), "tiles_reused_longer": quality.reuse_tiles_longer,
     })
 }
 

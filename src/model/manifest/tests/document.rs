@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use super::read_and_write::good;
 use crate::diffusion::Prediction;
 use crate::diffusion::config::TRAIN_STEPS;
-use crate::model::files::{LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD};
+use crate::model::files::{LARGEST_RECORD, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES};
 use crate::model::manifest::{
     Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, NoiseLevel, OutputNames,
     SigmaRange, State, Task,
@@ -166,9 +166,9 @@ fn documents_the_file_limits() {
     let text = DOCUMENT.split_whitespace().collect::<Vec<_>>().join(" ");
     let (sides, steps) = (import::SIDES.end(), TRAIN_STEPS.end());
     for limit in [
-        format!("files have at most {} MiB", LARGEST_CONFIG >> 20),
+        format!("files have at most {} MiB", MAX_CONFIG_BYTES >> 20),
         format!("recorded `.npy` files {} GiB", LARGEST_RECORD >> 30),
-        format!("the weights beside them {} GiB", (LARGEST_GRAPH + 1) >> 30),
+        format!("the weights beside them {} GiB", (MAX_GRAPH_BYTES + 1) >> 30),
         format!("`sample_size` is at most {sides}, `num_train_timesteps` at most {steps}"),
     ] {
         assert!(text.contains(&limit), "the document does not say {limit:?}");
