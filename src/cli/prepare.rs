@@ -1,34 +1,39 @@
 //! `eddy prepare`.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use eddy::model::Package;
 use eddy::network::{Device, Engine, engine_durations, engine_folder};
+use eddy::stages::{Reuse, is_pipeline};
 use indicatif::ProgressStyle;
 use serde_json::json;
 
 use super::dry_run::{DryRun, noisy_frame};
 use super::options::{Opened, Size};
+use super::prompt_options::open_pipeline;
 use super::run_args::RunArgs;
 
-/// Build a model's TensorRT engine ahead of time
+/// Build what a model's start would wait for ahead of time
 ///
-/// An engine is for one tile size, which follows from the size of the images, --tile and
+/// Of a text-to-image pipeline in the layout of diffusers, on the processor, these are its networks
+/// after optimization, which take as much space as the networks. Of other models, it is their
+/// TensorRT engine. An engine is for one tile size, which follows from the size of the images, --tile and
 /// --max-memory: give the same options as to the command that will use it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: eddy prepare denoise-fast --device tensorrt --size 1280x720 --runtime \
-                  /opt/onnxruntime/lib"
+    after_help = "Examples: eddy prepare sd15/\n          eddy prepare denoise-fast --device tensorrt \
+                  --size 1280x720 --runtime /opt/onnxruntime/lib"
 )]
 pub(crate) struct Arguments {
-    /// A bundled model or the folder of a model package
+    /// A bundled model, the folder of a model package, or that of a text-to-image pipeline
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// Size of the images
+    /// Size of the images that the TensorRT engine is for
     #[arg(long, value_name = "WxH")]
-    size: Size,
+    size: Option<Size>,
 
     #[command(flatten)]
     run: RunArgs,
@@ -36,12 +41,18 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if is_pipeline(Path::new(&self.model)) {
+            return self.save_optimized();
+        }
         let package = Package::find(&self.model)?;
+        let size = self.size.ok_or_else(|| {
+            eddy::Error::usage("an engine is for one size of images; give it by --size WxH")
+        })?;
         let opened = self.run.open()?;
         only_tensorrt(&opened)?;
         let precision = self.run.precision.on(opened.device(), &package);
         let mut network = opened.network(&package, precision)?;
-        let (name, Size { width, height }) = (&package.manifest.name, self.size);
+        let (name, Size { width, height }) = (&package.manifest.name, size);
         let what = format!("{name} {precision} for {width}x{height}");
         self.run.console.note_unless_json(format!("building {what}; {}", expectation()));
         let spinner = self.run.console.spinner();
@@ -53,7 +64,7 @@ impl Arguments {
         let started = Instant::now();
         let dry_run =
             DryRun { steps: 1, tile: self.run.memory.tile(), budget: self.run.memory.budget() };
-        dry_run.run(&package.manifest, &mut network, noisy_frame(self.size))?;
+        dry_run.run(&package.manifest, &mut network, noisy_frame(size))?;
         spinner.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
         let outcome = match network.engine() {
@@ -76,6 +87,36 @@ impl Arguments {
             "device": opened.device().to_string(),
             "built": network.engine() == Some(&Engine::Built), "seconds": seconds, "folder": folder,
         });
+        self.run.console.report(line, &record)
+    }
+}
+
+impl Arguments {
+    /// Saves the optimized graphs of a pipeline.
+    fn save_optimized(&self) -> anyhow::Result<()> {
+        if self.size.is_some() {
+            let problem = "the networks of a pipeline are saved for all sizes; leave --size out";
+            return Err(eddy::Error::usage(problem).into());
+        }
+        let (console, started) = (self.run.console, Instant::now());
+        let opened = self.run.open()?;
+        let mut pipeline = open_pipeline(&opened, &self.model, &self.run, Reuse::Never)?;
+        let mut networks = Vec::new();
+        pipeline.save_optimized(&mut |saved| {
+            let file = &saved.file;
+            console.note_unless_json(match saved.bytes {
+                Some(bytes) => format!("{file}: saved, {} MiB", bytes.div_ceil(1 << 20)),
+                None => format!("{file}: was there"),
+            });
+            networks.push(json!({"file": file, "bytes": saved.bytes}));
+        })?;
+        let seconds = started.elapsed().as_secs_f64();
+        let line = format!(
+            "{}: {} networks are in the cache ({seconds:.0} s)",
+            self.model,
+            networks.len()
+        );
+        let record = json!({"model": self.model, "networks": networks, "seconds": seconds});
         self.run.console.report(line, &record)
     }
 }

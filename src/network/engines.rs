@@ -25,7 +25,7 @@ impl Key {
     }
 
     /// The folder's name: the first half of a SHA-256.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let mut hash = Sha256::new();
         for (name, value) in &self.0 {
             // The lengths keep the boundaries of fields unambiguous.
@@ -61,16 +61,18 @@ const MANIFEST_FILE: &str = "seal.json";
 /// (`CacheDirectory=`). Without either, as in a bare container, every start builds its engines
 /// again.
 pub fn folder() -> Option<PathBuf> {
+    cache_folder().map(|folder| folder.join("tensorrt"))
+}
+
+/// The folder of all caches.
+pub(super) fn cache_folder() -> Option<PathBuf> {
     let named =
         |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || named("HOME").map(|home| home.join(".cache"));
     let eddy = |base: PathBuf| {
         if base.file_name().is_some_and(|name| name == "eddy") { base } else { base.join("eddy") }
     };
-    named("CACHE_DIRECTORY")
-        .or_else(|| named("XDG_CACHE_HOME"))
-        .or_else(home)
-        .map(|base| eddy(base).join("tensorrt"))
+    named("CACHE_DIRECTORY").or_else(|| named("XDG_CACHE_HOME")).or_else(home).map(eddy)
 }
 
 /// The cache entry of the engine for one key.
@@ -205,7 +207,7 @@ fn hashes(folder: &Path) -> std::io::Result<BTreeMap<String, String>> {
 }
 
 /// Deletes the temporary folders of processes that have ended.
-fn delete_old(root: &Path) {
+pub(super) fn delete_old(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok) {
         let path = entry.path();
         let left = path

@@ -9,6 +9,7 @@ use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynTensor, DynValue};
 
+use super::optimized::OptimizedGraph;
 use super::runtime::Runtime;
 use super::session::{ModelSource, SessionOptions, build_graph, refused};
 use super::trial::{Element, Port, tensor_of, values_of};
@@ -49,8 +50,28 @@ impl TensorGraph {
         file: &Path,
         options: SessionOptions,
     ) -> Result<Self> {
-        let session = build_graph(runtime, ModelSource::File(file), options)
+        let session = build_graph(runtime, ModelSource::File(file), options, false)
             .map_err(|cause| refused(model, options, cause))?;
+        Self::of(runtime, model, session)
+    }
+
+    /// Loads a graph that was saved after optimization. Its results are those of the original.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_optimized(
+        runtime: &Arc<Runtime>,
+        model: &str,
+        optimized: &OptimizedGraph,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let file = optimized.file();
+        let session = build_graph(runtime, ModelSource::File(&file), options, true)
+            .map_err(|cause| refused(model, options, cause))?;
+        Self::of(runtime, model, session)
+    }
+
+    fn of(runtime: &Arc<Runtime>, model: &str, session: Session) -> Result<Self> {
         let inputs = session.inputs().iter().map(Port::of).collect();
         let outputs = session.outputs().iter().map(Port::of).collect();
         let watched = Watched::new().map_err(|cause| {

@@ -15,6 +15,7 @@ use super::device::Device;
 use super::encoding::{Axes, Mix};
 use super::engines::{self, CacheEntry, Key};
 use super::interface::{Interface, SigmaForm, Types};
+use super::optimized;
 use super::runtime::Runtime;
 use super::watch::{self, Ended, Watched};
 use super::{Inputs, Network, Shape, nodes};
@@ -779,6 +780,10 @@ struct SessionOverrides<'a> {
     engines: Option<&'a CacheEntry>,
     /// The prefix of profile file names.
     profile: Option<PathBuf>,
+    /// The graph has been optimized already.
+    is_optimized: bool,
+    /// The folder to which the optimized graph is saved.
+    save_optimized: Option<&'a Path>,
 }
 
 /// The shape of a tensor with one value per image of a batch, where it is dynamic.
@@ -819,13 +824,26 @@ pub(super) fn build_plain(
     build(runtime, source, options, &SessionOverrides::default())
 }
 
-/// A session for inputs of any shape.
+/// A session for inputs of any shape. `is_optimized` is for graphs that were saved by
+/// [`save_optimized`].
 pub(super) fn build_graph(
     runtime: &Runtime,
     source: ModelSource<'_>,
     options: SessionOptions,
+    is_optimized: bool,
 ) -> ort::Result<Session> {
-    build(runtime, source, options, &SessionOverrides::default())
+    build(runtime, source, options, &SessionOverrides { is_optimized, ..Default::default() })
+}
+
+/// Loads the graph in a file and saves it, as it is after optimization, in a folder.
+pub(super) fn save_optimized(
+    runtime: &Runtime,
+    file: &Path,
+    folder: &Path,
+    options: SessionOptions,
+) -> ort::Result<()> {
+    let overrides = SessionOverrides { save_optimized: Some(folder), ..Default::default() };
+    build(runtime, ModelSource::File(file), options, &overrides).map(drop)
 }
 
 /// The error for a session that could not be built.
@@ -858,7 +876,7 @@ fn build(
     special: &SessionOverrides<'_>,
 ) -> ort::Result<Session> {
     let threads = if options.threads == 0 { default_threads() } else { options.threads };
-    let level = if special.inspect_only {
+    let level = if special.inspect_only || special.is_optimized {
         GraphOptimizationLevel::Disable
     } else {
         GraphOptimizationLevel::All
@@ -894,6 +912,15 @@ fn build(
     }
     if let Some(path) = &special.profile {
         builder = builder.with_profiling(path)?;
+    }
+    if let Some(folder) = special.save_optimized {
+        let prefix = "session.optimized_model_external_initializers";
+        builder = builder
+            .with_optimized_model_path(folder.join(optimized::GRAPH))?
+            .with_config_entry(format!("{prefix}_file_name"), optimized::WEIGHTS)?
+            // Smaller ones stay in the graph.
+            .with_config_entry(format!("{prefix}_min_size_in_bytes"), "1024")?
+            .with_config_entry("session.save_external_prepacked_constant_initializers", "1")?;
     }
     match source {
         ModelSource::Bytes(bytes) => builder.commit_from_memory(bytes),

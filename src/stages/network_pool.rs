@@ -10,7 +10,9 @@ use crate::machine;
 use crate::model::{
     Links, MAX_GRAPH_BYTES, Precision, external_files, find_inside, find_weights, read_regular,
 };
-use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, TensorGraph};
+use crate::network::{
+    Interface, ModelSource, OnnxNetwork, OptimizedGraph, Runtime, SessionOptions, TensorGraph,
+};
 use crate::setting::MAX_MEMORY;
 use crate::task::{Budget, TileChoice};
 
@@ -47,6 +49,15 @@ pub enum Reuse {
     Images,
     /// None: one image is made.
     Never,
+}
+
+/// A network whose optimized graph is in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedGraph {
+    /// Its file in the pipeline's folder.
+    pub file: String,
+    /// What was written, in bytes; `None` if it was there before.
+    pub bytes: Option<u64>,
 }
 
 /// Names of the files of a part in a precision.
@@ -108,7 +119,41 @@ impl NetworkPool {
             return Ok(graph);
         }
         let path = self.prepare(file)?;
-        TensorGraph::open(&self.runtime, &path.display().to_string(), &path, self.options.session)
+        let (model, options) = (path.display().to_string(), self.options.session);
+        if let Some(optimized) = self.optimized(&path).filter(OptimizedGraph::is_saved)
+            && let Ok(graph) =
+                TensorGraph::open_optimized(&self.runtime, &model, &optimized, options)
+        {
+            return Ok(graph);
+        }
+        TensorGraph::open(&self.runtime, &model, &path, options)
+    }
+
+    /// Saves the optimized graph of the network in this file, unless it is in the cache.
+    ///
+    /// # Errors
+    /// As for [`OptimizedGraph::save`], and [`Error::Usage`] where there is no cache for it.
+    pub(super) fn save_optimized(&mut self, file: &str) -> Result<SavedGraph> {
+        let path = self.prepare(file)?;
+        let optimized = self.optimized(&path).ok_or_else(|| {
+            Error::usage(
+                "optimized graphs are saved for the processor alone, in the user's cache; set HOME \
+                 or XDG_CACHE_HOME",
+            )
+        })?;
+        let file = self.variant(file);
+        if optimized.is_saved() {
+            return Ok(SavedGraph { file, bytes: None });
+        }
+        let bytes = optimized.save(&self.runtime, self.options.session)?;
+        Ok(SavedGraph { file, bytes: Some(bytes) })
+    }
+
+    /// The place of the optimized graph of a file.
+    fn optimized(&self, path: &Path) -> Option<OptimizedGraph> {
+        let names = external_files(&fs::read(path).ok()?);
+        let weights: Vec<PathBuf> = names.iter().map(|name| path.with_file_name(name)).collect();
+        OptimizedGraph::of(&self.runtime, path, &weights, self.options.session)
     }
 
     /// The decoder in this file, loaded unless it still is.

@@ -407,8 +407,6 @@ impl<'a> StreamDenoiser<'a> {
     /// Denoises the frame in `x`, whose noise has been measured. Returns the time of the
     /// evaluations.
     fn denoise(&mut self, watch: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Duration> {
-        // The chroma of grayscale video is neither noisy nor fused.
-        let fused = planes_in_use(&self.planes, self.video());
         let Candidate { denoiser, .. } = &mut self.candidates[self.step.network];
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
         if let (Some(temporal_state), Noise::PerSample(maps)) =
@@ -416,8 +414,11 @@ impl<'a> StreamDenoiser<'a> {
         {
             temporal_state.temporal.set_coded(self.is_correlated);
             temporal_state.temporal.set_still(self.meter.is_static());
-            let maps = &mut maps[..fused.groups().len()];
-            temporal_state.temporal.fuse(&mut self.x[..fused.samples()], maps);
+            // The chroma of grayscale video is neither noisy nor fused.
+            let fused = temporal_state.temporal.planes();
+            let (groups, samples) = (fused.groups().len(), fused.samples());
+            let maps = &mut maps[..groups];
+            temporal_state.temporal.fuse(&mut self.x[..samples], maps);
             let shared = if self.is_correlated { MIN_SHARED_VARIANCE } else { [0.0; 2] };
             for ((map, level), shared) in maps.iter_mut().zip(self.levels).zip(shared) {
                 let shared = shared.max(1.0 - temporal_state.temporal.unshared());

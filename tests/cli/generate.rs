@@ -276,7 +276,7 @@ fn rejects_impossible_requests() {
             "cannot resample",
         ),
         ("generate -o b.png --count 2", 2, "name a folder"),
-        ("generate -o b.txt", 2, "no image's name"),
+        ("generate -o b.txt", 2, "does not have the extension of an image"),
         ("generate -o b.png --class 3", 2, "knows no classes"),
         ("generate -o b.png --steps 4 --from a.png --size 16x16", 2, "differ in size"),
         ("generate -o b.png --size 16x16 --from a.png --strength 0", 2, "strength is 0"),

@@ -220,7 +220,7 @@ fn rejects_profiles_that_do_not_fit() {
     };
     refused("gray.toml", 2, "measured gray, the image is in color");
     refused("wrong.toml", 3, "wrong.toml: it is not a noise profile");
-    refused("a.png", 3, "it is not a noise profile but binary");
+    refused("a.png", 3, "it is a binary file, not a noise profile");
     refused("none.toml", 3, "make one with `eddy profile`");
     refused("gray.toml --sigma 25", 2, "cannot be used with");
     refused("gray.toml --sigma auto", 2, "cannot be used with");

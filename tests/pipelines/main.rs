@@ -10,6 +10,7 @@ mod common;
 mod again;
 mod exported;
 mod images;
+mod prepared;
 mod references;
 mod refused;
 mod steps;

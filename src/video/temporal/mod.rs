@@ -194,6 +194,11 @@ impl Temporal {
         self.has_history = false;
     }
 
+    /// The planes that are fused.
+    pub(super) fn planes(&self) -> &Planes {
+        &self.planes
+    }
+
     /// Blocks in a row. Blocks have 4x4 pixels, fewer at the right and lower borders.
     pub(super) fn across(&self) -> usize {
         self.across
