@@ -70,7 +70,7 @@ impl fmt::Display for QualityLevel {
         }
         write!(f, ", {} step{}", self.steps, if self.steps == 1 { "" } else { "s" })?;
         if self.reuse_tiles_longer {
-            f.write_str(", tiles kept longer")?;
+            f.write_str(", static tiles reused longer")?;
         }
         if self.scale != Scale::FULL {
             write!(f, ", at {} of the size", self.scale)?;
