@@ -15,11 +15,11 @@ use super::options::{Opened, Size};
 use super::prompt_options::open_pipeline;
 use super::run_args::RunArgs;
 
-/// Build what a model's start would wait for ahead of time
+/// Save optimized networks or build a TensorRT engine ahead of time
 ///
-/// Of a text-to-image pipeline in the layout of diffusers, on the processor, these are its networks
-/// after optimization, which take as much space as the networks. Of other models, it is their
-/// TensorRT engine. An engine is for one tile size, which follows from the size of the images, --tile and
+/// The networks of a text-to-image pipeline in the diffusers layout are saved as they are after
+/// optimization for the CPU, in about the size of the networks. For other models a TensorRT engine
+/// is built. An engine is for one tile size, which follows from the size of the images, --tile and
 /// --max-memory: give the same options as to the command that will use it.
 #[derive(Debug, Args)]
 #[command(
