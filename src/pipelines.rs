@@ -134,10 +134,13 @@ impl Eddy {
 
     fn load(&self, model: &str) -> Result<(Package, OnnxNetwork)> {
         let package = self.find(model)?;
-        let precision =
-            self.precision.unwrap_or_else(|| package.default_precision(self.session.device));
-        let network = package.load(&self.runtime, precision, self.session)?;
+        let network = package.load(&self.runtime, self.precision_of(&package), self.session)?;
         Ok((package, network))
+    }
+
+    /// The requested precision, or the one of the package that suits the device.
+    fn precision_of(&self, package: &Package) -> Precision {
+        self.precision.unwrap_or_else(|| package.default_precision(self.session.device))
     }
 
     /// A bundled model, the folder of a package, or a bare ONNX file, which is run some dozens of
@@ -224,9 +227,7 @@ impl Eddy {
     pub fn network(&self, model: &str) -> Result<SamplePipeline> {
         let model = SampledModel::find(model)?;
         let precision = match &model {
-            SampledModel::Package(package) => Some(
-                self.precision.unwrap_or_else(|| package.default_precision(self.session.device)),
-            ),
+            SampledModel::Package(package) => Some(self.precision_of(package)),
             SampledModel::Diffusers(_) => None,
         };
         let network = model.load(&self.runtime, precision, self.session)?;

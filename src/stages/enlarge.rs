@@ -6,8 +6,8 @@ use super::{NoiseDraws, TextToImage, TextToImageReport, TextToImageRequest};
 use crate::diffusion::Progress;
 use crate::error::{Error, Result};
 use crate::media::{Image, Samples};
-use crate::task::{as_images, enlarged};
-use crate::tensor::{Range, mirror};
+use crate::task::enlarged;
+use crate::tensor::mirror;
 
 impl TextToImage {
     /// Enlarges `image` by the pipeline's factor, [`PipelineSpec::upscale_factor`]. A side that is no
@@ -35,9 +35,7 @@ impl TextToImage {
         let start = padded(&image.visible(), multiple);
         let request = TextToImageRequest { start: Some(&start), ..request.clone() };
         let (sample, mut report) = self.sample(&request, draws, watch)?;
-        let decoded = self.decode(sample, watch)?;
-        let large = as_images(&decoded, Range::new(0.0, 1.0)?)?.into_iter().next();
-        let large = large.ok_or_else(|| Error::evaluation("the pipeline made no image"))?;
+        let large = self.decode_image(sample, watch)?;
         let [width, height] = [factor * image.width, factor * image.height];
         let mut cut = with_alpha(&large, [width, height], image.alpha().is_some());
         if let Some(alpha) = image.alpha() {

@@ -327,10 +327,18 @@ impl TextToImage {
     ) -> Result<(Image, TextToImageReport)> {
         let mut draws = NoiseDraws::of_seed(seed);
         let (sample, report) = self.sample(request, &mut draws, &mut observe)?;
-        let decoded = self.decode(sample, &mut observe)?;
-        let image = as_images(&decoded, Range::new(0.0, 1.0)?)?.into_iter().next();
-        let image = image.ok_or_else(|| Error::evaluation("the pipeline made no image"))?;
-        Ok((image, report))
+        Ok((self.decode_image(sample, &mut observe)?, report))
+    }
+
+    /// Decodes what [`sample`](Self::sample) gave to an image of 8 bits.
+    fn decode_image(
+        &mut self,
+        sample: Array4<f32>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Image> {
+        let decoded = self.decode(sample, watch)?;
+        let image = as_images(&decoded, Range::UNIT)?.into_iter().next();
+        image.ok_or_else(|| Error::evaluation("the pipeline made no image"))
     }
 
     /// How many networks have been loaded since the pipeline was opened.

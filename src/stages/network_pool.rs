@@ -118,15 +118,16 @@ impl NetworkPool {
         if let Some(Idle::Graph(graph)) = self.idle(file) {
             return Ok(graph);
         }
-        let path = self.prepare(file)?;
+        let files = self.prepare(file)?;
+        let path = &files.graph;
         let (model, options) = (path.display().to_string(), self.options.session);
-        if let Some(optimized) = self.optimized(&path).filter(OptimizedGraph::is_saved)
+        if let Some(optimized) = self.optimized(&files).filter(OptimizedGraph::is_saved)
             && let Ok(graph) =
                 TensorGraph::open_optimized(&self.runtime, &model, &optimized, options)
         {
             return Ok(graph);
         }
-        TensorGraph::open(&self.runtime, &model, &path, options)
+        TensorGraph::open(&self.runtime, &model, path, options)
     }
 
     /// Saves the optimized graph of the network in this file, unless it is in the cache.
@@ -134,8 +135,8 @@ impl NetworkPool {
     /// # Errors
     /// As for [`OptimizedGraph::save`], and [`Error::Usage`] where there is no cache for it.
     pub(super) fn save_optimized(&mut self, file: &str) -> Result<SavedGraph> {
-        let path = self.prepare(file)?;
-        let optimized = self.optimized(&path).ok_or_else(|| {
+        let files = self.prepare(file)?;
+        let optimized = self.optimized(&files).ok_or_else(|| {
             Error::usage(
                 "optimized graphs are saved for the processor alone, in the user's cache; set HOME \
                  or XDG_CACHE_HOME",
@@ -149,11 +150,10 @@ impl NetworkPool {
         Ok(SavedGraph { file, bytes: Some(bytes) })
     }
 
-    /// The place of the optimized graph of a file.
-    fn optimized(&self, path: &Path) -> Option<OptimizedGraph> {
-        let names = external_files(&fs::read(path).ok()?);
-        let weights: Vec<PathBuf> = names.iter().map(|name| path.with_file_name(name)).collect();
-        OptimizedGraph::of(&self.runtime, path, &weights, self.options.session)
+    /// The place of the optimized graph of a network.
+    fn optimized(&self, files: &NetworkFiles) -> Option<OptimizedGraph> {
+        let NetworkFiles { graph, weights } = files;
+        OptimizedGraph::of(&self.runtime, graph, weights, self.options.session)
     }
 
     /// The decoder in this file, loaded unless it still is.
@@ -164,7 +164,7 @@ impl NetworkPool {
         if let Some(Idle::Decoder(network)) = self.idle(file) {
             return Ok(*network);
         }
-        let path = self.prepare(file)?;
+        let path = self.prepare(file)?.graph;
         let (model, source) = (path.display().to_string(), ModelSource::File(&path));
         OnnxNetwork::load(&self.runtime, &model, source, interface, self.options.session)
     }
@@ -247,14 +247,14 @@ impl NetworkPool {
         self.idle.push((file.to_owned(), size, network));
     }
 
-    /// The path of a network that is to be loaded, with its weights checked, and room for it.
-    fn prepare(&mut self, file: &str) -> Result<PathBuf> {
+    /// The files of a network that is to be loaded, with its weights checked, and room for it.
+    fn prepare(&mut self, file: &str) -> Result<NetworkFiles> {
         let file = self.variant(file);
-        let path = find_graph(&self.folder, &file)?;
+        let files = find_graph(&self.folder, &file)?;
         let size = self.size(&file).unwrap_or(0);
         self.make_room(size, for_networks(self.limit()));
         self.loads += 1;
-        Ok(path)
+        Ok(files)
     }
 
     /// The file of that network in the requested precision, or itself.
@@ -309,8 +309,15 @@ fn for_networks(limit: u64) -> u64 {
     limit - limit / 4
 }
 
-/// The path of a network in a folder, with its weights checked.
-fn find_graph(folder: &Path, name: &str) -> Result<PathBuf> {
+/// The files of a network.
+struct NetworkFiles {
+    graph: PathBuf,
+    /// The files beside the graph that have its weights.
+    weights: Vec<PathBuf>,
+}
+
+/// The files of a network in a folder, with its weights checked.
+fn find_graph(folder: &Path, name: &str) -> Result<NetworkFiles> {
     let model = folder.display().to_string();
     let failed = |cause| {
         Error::model_from(&model, format!("its {name} cannot be read; export it again"), cause)
@@ -318,9 +325,11 @@ fn find_graph(folder: &Path, name: &str) -> Result<PathBuf> {
     let file = find_inside(folder, name, Links::Cache).map_err(failed)?;
     let bytes = read_regular(&file, MAX_GRAPH_BYTES).map_err(failed)?;
     // Weights lie beside the name in the folder, even if that is a link.
-    let named = folder.join(name);
-    find_weights(&bytes, named.parent().unwrap_or(folder), Links::Cache, &model)?;
-    Ok(named)
+    let graph = folder.join(name);
+    find_weights(&bytes, graph.parent().unwrap_or(folder), Links::Cache, &model)?;
+    let weights = external_files(&bytes);
+    let weights = weights.iter().map(|name| graph.with_file_name(name)).collect();
+    Ok(NetworkFiles { graph, weights })
 }
 
 #[cfg(test)]

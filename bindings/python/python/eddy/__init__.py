@@ -163,7 +163,20 @@ class Network:
         return self._native.run(noise, sampler, steps, eta, seed, progress)
 
 
-class Stream:
+class _Closing:
+    """What is closed at the end of a ``with`` block."""
+
+    def close(self):
+        self._native.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Stream(_Closing):
     """Denoises frames one by one, each with what is known from those before it."""
 
     def __init__(self, width, height, *, pixel_format="rgb24", fps=30, model=None, **settings):
@@ -176,17 +189,8 @@ class Stream:
     def __call__(self, frame):
         return self._native.run(_array(frame))
 
-    def close(self):
-        self._native.close()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-
-class _Frames:
+class _Frames(_Closing):
     def __init__(self, source, model, settings):
         self._native = _eddy.Frames(str(source), _name(model), settings)
         self.size, self.fps = tuple(self._native.size), self._native.fps
@@ -199,15 +203,6 @@ class _Frames:
         if got is None:
             raise StopIteration
         return _image(got[0], {"time": got[1]})
-
-    def close(self):
-        self._native.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 _kept, _lock = {}, threading.Lock()
