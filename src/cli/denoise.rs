@@ -1,12 +1,10 @@
 //! `eddy denoise`.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
-use eddy::media::stream::{Chroma, PixelFormat};
-use eddy::model::{NetworkWithFallback, Package, Precision};
+use eddy::model::{NetworkWithFallback, Package};
 use eddy::network::Device;
 use eddy::task::{
     Assessment, ColorModel, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice,
@@ -14,6 +12,7 @@ use eddy::task::{
 };
 use eddy::video::{
     Candidate, Fields, FrameProcessor, FrameWindowDenoiser, StreamDenoiser, field_of,
+    models_of_stream, precisions_of_stream,
 };
 use serde_json::{Value, json};
 
@@ -55,7 +54,7 @@ pub(crate) struct Arguments {
         allow_hyphen_values = true,
         help_heading = "Sampling"
     )]
-    sigma: Sigma,
+    sigma: SigmaChoice,
 
     /// How much of the change is kept: 0 gives the input, 1 the denoised result
     ///
@@ -96,30 +95,6 @@ struct Choice<'a> {
     loaded: Option<NetworkWithFallback<'a>>,
 }
 
-#[derive(Clone, Debug)]
-struct Sigma(SigmaChoice);
-
-impl FromStr for Sigma {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(Self(SigmaChoice::Auto));
-        }
-        const EXPECTED: &str = "expected auto, a number from 0 on, such as 25, or one for luma and \
-                                one for chroma, such as 12,5";
-        let number =
-            |text: &str| text.parse().ok().filter(|sigma: &f64| sigma.is_finite() && *sigma >= 0.0);
-        let choice = match text.split_once(',') {
-            Some((luma, chroma)) => {
-                number(luma).zip(number(chroma)).map(|both| SigmaChoice::Planes(both.into()))
-            }
-            None => number(text).map(SigmaChoice::Known),
-        };
-        choice.map(Self).ok_or_else(|| EXPECTED.into())
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum CodecCondition {
     Auto,
@@ -127,18 +102,15 @@ enum CodecCondition {
     Off,
 }
 
-/// The default models: for white noise in RGB, the better and slower one, and for cameras and
-/// codecs.
-const FAST: &str = "denoise-fast";
-const GOOD: &str = "denoise";
-const CAMERA: &str = "camera";
+/// The default models of images, by their kind of noise: white, or a camera's.
+const OF_IMAGES: [&str; 2] = ["denoise-fast", "camera"];
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
         let sigma = match &self.noise_profile {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
-            None => self.sigma.0.clone(),
+            None => self.sigma.clone(),
         };
         let stream = self.stream.stream(
             &self.images,
@@ -185,7 +157,9 @@ impl Arguments {
         }
         let mut networks = Vec::new();
         for package in &packages {
-            for precision in self.precisions(package, opened.device()) {
+            let (requested, keeps_up) =
+                (self.run.precision.requested(), self.stream.target().is_some());
+            for precision in precisions_of_stream(package, requested, opened.device(), keeps_up) {
                 let network = opened.network_with_fallback(package, precision)?;
                 networks.push((package, precision, network));
             }
@@ -220,38 +194,23 @@ impl Arguments {
         stream: Option<&Stream<'_>>,
         sigma: &SigmaChoice,
     ) -> eddy::Result<Vec<Package>> {
-        let keeps_up = self.stream.target().is_some();
-        let has_planes = stream.is_some_and(|stream| has_camera_planes(stream.video.format));
-        let is_of_planes = match sigma {
+        let of_planes = match sigma {
             SigmaChoice::Profile(profile) => profile.color_model == ColorModel::Yuv,
             _ => false,
         };
         let names = match (self.model.as_deref(), stream) {
-            (None, _) if has_planes || is_of_planes => vec![CAMERA],
-            (None, None) => vec![FAST, CAMERA],
-            (None | Some(GOOD), Some(_)) if keeps_up => vec![GOOD, FAST],
-            (None, Some(_)) => vec![FAST],
-            (Some(model), _) => vec![model],
+            (Some(model), None) => vec![model],
+            (None, None) if of_planes => vec![OF_IMAGES[1]],
+            (None, None) => OF_IMAGES.to_vec(),
+            (model, Some(stream)) => {
+                let keeps_up = self.stream.target().is_some();
+                models_of_stream(model, stream.video.format, of_planes, keeps_up)
+            }
         };
         names
             .into_iter()
             .map(|name| self.onnx.find(name, &self.run.device, self.run.console))
             .collect()
-    }
-
-    /// The precisions in which a model may run, the most exact first.
-    fn precisions(&self, package: &Package, device: Device) -> Vec<Precision> {
-        let mut precisions = vec![self.run.precision.on(device, package)];
-        let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
-        // On a GPU, int8 is not faster than f16.
-        if self.stream.target().is_some()
-            && self.run.precision.requested().is_none()
-            && has_int8
-            && !device.is_gpu()
-        {
-            precisions.push(Precision::Int8);
-        }
-        precisions
     }
 
     /// Denoises a stream with a network that takes a window of frames or has a recurrent state.
@@ -338,7 +297,7 @@ impl Arguments {
         });
         let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
         let model = denoiser.stream_status().quality.model;
-        let mut summary = match (sigma, &self.sigma.0, &self.noise_profile) {
+        let mut summary = match (sigma, &self.sigma, &self.noise_profile) {
             _ if denoiser.is_blind() => format!("{model}, blind, {tiles}"),
             (0.0, SigmaChoice::Auto, None) => "clean, left as it is".to_owned(),
             _ => format!("{model}, sigma {sigma:.1}{chroma}{note}, {steps}, {tiles}"),
@@ -357,7 +316,7 @@ impl Arguments {
 
     /// Where the reported sigma comes from.
     fn sigma_note(&self, limited: bool) -> &'static str {
-        match (&self.noise_profile, &self.sigma.0, limited) {
+        match (&self.noise_profile, &self.sigma, limited) {
             (None, _, true) => ", limited to the range of the model",
             (Some(_), _, true) => {
                 " (by the profile, limited to the range of the model where it is exceeded)"
@@ -379,7 +338,7 @@ impl Arguments {
         let mut image = job.read(&self.run.memory.limits())?;
         job.check(&image)?;
         let started = Instant::now();
-        let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
+        let is_auto = self.noise_profile.is_none() && self.sigma == SigmaChoice::Auto;
         let is_blind = matches!(choices, [choice] if choice.package.manifest.is_blind());
         let is_auto = is_auto && !is_blind;
         let assessment =
@@ -417,12 +376,6 @@ impl Arguments {
         });
         self.images.finish(job, &image, started, &record, &summary, fields)
     }
-}
-
-/// Whether frames have the planes of cameras and codecs or are gray, so that the network for those
-/// planes suits them.
-fn has_camera_planes(format: PixelFormat) -> bool {
-    matches!(format.chroma(), Some(Chroma::Mono | Chroma::C420 | Chroma::C422))
 }
 
 /// Whether a file name has the extension of a JPEG.

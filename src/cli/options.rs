@@ -111,7 +111,7 @@ impl DeviceOptions {
         console: Console,
     ) -> eddy::Result<Opened> {
         let opened = self.open(console)?;
-        if let Some(ByteSize(bytes)) = memory.max_memory.filter(|_| !opened.device().is_gpu()) {
+        if let Some(bytes) = memory.requested().filter(|_| !opened.device().is_gpu()) {
             let threads = if self.threads == 0 { default_threads() } else { self.threads };
             // Of up to four networks, and our own. ONNX Runtime waits forever for a thread that has
             // no memory for its stack.
@@ -420,7 +420,7 @@ pub(crate) struct MemoryOptions {
     /// allocates more is ended. Of a pipeline, it decides how many networks stay loaded. By default
     /// tiles fit into a quarter of the machine's memory, and no network is ended
     #[arg(long, value_name = "SIZE")]
-    max_memory: Option<ByteSize>,
+    max_memory: Option<Budget>,
 }
 
 impl MemoryOptions {
@@ -437,7 +437,7 @@ impl MemoryOptions {
 
     /// The memory limit, if one is given.
     pub(crate) fn requested(&self) -> Option<u64> {
-        self.max_memory.map(|size| size.0)
+        self.max_memory.map(|budget| budget.max_memory)
     }
 
     /// Adds what of these options is given to a record, since the seams of tiles depend on it.
@@ -448,30 +448,7 @@ impl MemoryOptions {
     }
 
     pub(crate) fn budget(&self) -> Budget {
-        self.max_memory.map_or_else(Budget::default, |size| Budget { max_memory: size.0 })
-    }
-}
-
-/// A number of bytes with a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ByteSize(u64);
-
-impl FromStr for ByteSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected =
-            || "expected bytes with an optional K, M or G (of 1024), such as 512M".to_owned();
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kb" | "kib" => 1 << 10,
-            "m" | "mb" | "mib" => 1 << 20,
-            "g" | "gb" | "gib" => 1 << 30,
-            _ => return Err(expected()),
-        };
-        let count: u64 = digits.parse().map_err(|_| expected())?;
-        count.checked_mul(factor).filter(|bytes| *bytes > 0).map(Self).ok_or_else(expected)
+        self.max_memory.unwrap_or_default()
     }
 }
 
@@ -510,18 +487,10 @@ pub(crate) fn pair(text: &str) -> Result<[f64; 2], &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ByteSize, Size};
+    use super::Size;
 
     #[test]
-    fn parses_sizes() {
-        for (text, bytes) in
-            [("512M", 512 << 20), ("2g", 2 << 30), ("1048576", 1 << 20), ("7KiB", 7 << 10)]
-        {
-            assert_eq!(text.parse(), Ok(ByteSize(bytes)));
-        }
-        for text in ["", "M", "0", "-1M", "1.5G", "5T", "99999999999G"] {
-            assert!(text.parse::<ByteSize>().is_err(), "{text}");
-        }
+    fn parses_sizes_of_frames() {
         assert_eq!("640x480".parse(), Ok(Size { width: 640, height: 480 }));
         assert!("640".parse::<Size>().is_err() && "0x5".parse::<Size>().is_err());
     }

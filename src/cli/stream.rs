@@ -163,7 +163,9 @@ impl StreamOptions {
         open: impl Fn() -> eddy::Result<Box<dyn Source>>,
     ) -> eddy::Result<Box<dyn Source>> {
         let is_live = |source: &PathBuf| {
-            source.starts_with("/dev") || source.to_string_lossy().contains("://")
+            source.starts_with("/dev")
+                || source.to_string_lossy().contains("://")
+                || stream::is_gstreamer(source)
         };
         let _opening = self.opening(sources);
         let patience = self.reconnect.filter(|_| sources.iter().all(is_live));

@@ -14,10 +14,14 @@ use rustix::process::{
     Resource, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit,
 };
 
-/// Turns off telemetry in every version of ONNX Runtime that has it. Must be called before the
-/// library is opened.
-pub(crate) fn forbid_telemetry() {
+/// Turns off telemetry in every version of ONNX Runtime that has it, by environment variables.
+/// Must be called before the library is opened, which does it, too. A plugin that loads the library
+/// late, when threads of its host exist, calls it when it is loaded itself.
+pub fn forbid_telemetry() {
     for name in ["ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"] {
+        if std::env::var_os(name).is_some_and(|value| value == "1") {
+            continue;
+        }
         // SAFETY: changing the environment races only with other threads that read it through libc.
         // This runs once, under the lock of `Runtime::load`, before any thread of ours or of ONNX
         // Runtime exists; the documentation of `Runtime::load` asks the same of its caller.

@@ -211,9 +211,22 @@ pub fn refuse_numbering_over(inputs: &[PathBuf], folder: &Path, format: Format) 
     }
 }
 
-/// Network protocols, whose servers name no files of this machine.
-const REMOTE: [&str; 11] =
-    ["http", "https", "mms", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"];
+/// Protocols of networks, whose servers name no files of this machine, and of cameras.
+const REMOTE: [&str; 13] = [
+    "csi",
+    "http",
+    "https",
+    "libcamera",
+    "mms",
+    "rtmp",
+    "rtmps",
+    "rtp",
+    "rtsp",
+    "rtsps",
+    "srt",
+    "tcp",
+    "udp",
+];
 
 /// The part of a file by which text is recognized, in bytes.
 const TEXT_DETECTION_BYTES: u64 = 4096;
@@ -237,8 +250,11 @@ pub fn refuse_lists<P: AsRef<Path>>(sources: &[P], output: &Path) -> Result<()> 
     }
 }
 
-/// Whether ffmpeg may read other files for this name than the file itself.
+/// Whether ffmpeg or a pipeline may read other files for this name than the file itself.
 fn names_others(source: &Path) -> bool {
+    if source.to_str().is_some_and(|name| name.starts_with("gst:")) {
+        return true;
+    }
     if let Some((protocol, _)) = source.to_str().and_then(|name| name.split_once("://")) {
         return !REMOTE.contains(&protocol.to_lowercase().as_str());
     }

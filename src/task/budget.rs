@@ -50,6 +50,27 @@ impl Default for Budget {
     }
 }
 
+impl std::str::FromStr for Budget {
+    type Err = String;
+
+    /// Bytes with an optional unit: `1048576`, `512M`, `2GiB`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected =
+            || "expected bytes with an optional K, M or G (of 1024), such as 512M".to_owned();
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" | "kib" => 1 << 10,
+            "m" | "mb" | "mib" => 1 << 20,
+            "g" | "gb" | "gib" => 1 << 30,
+            _ => return Err(expected()),
+        };
+        let count: u64 = digits.parse().map_err(|_| expected())?;
+        let max_memory = count.checked_mul(factor).filter(|bytes| *bytes > 0);
+        max_memory.map(|max_memory| Self { max_memory }).ok_or_else(expected)
+    }
+}
+
 impl Budget {
     /// The memory left for tiles beside what the process holds already and `reserve` bytes that it
     /// will still allocate.
@@ -145,6 +166,18 @@ mod tests {
     fn room(beside: u64) -> MemoryHeadroom {
         let room = Budget { max_memory: machine::resident_memory() + (1 << 30) }.room(0);
         room.minus((1 << 30) - beside)
+    }
+
+    #[test]
+    fn parses_sizes() {
+        for (text, bytes) in
+            [("512M", 512 << 20), ("2g", 2 << 30), ("1048576", 1 << 20), ("7KiB", 7 << 10)]
+        {
+            assert_eq!(text.parse(), Ok(Budget { max_memory: bytes }));
+        }
+        for text in ["", "M", "0", "-1M", "1.5G", "5T", "99999999999G"] {
+            assert!(text.parse::<Budget>().is_err(), "{text}");
+        }
     }
 
     #[test]

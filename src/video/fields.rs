@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{FrameProcessor, SettingsUpdate, StreamStatus};
 use crate::error::{Error, Result};
-use crate::media::stream::{Chroma, PixelFormat, Scan, VideoFormat, VideoFrame};
+use crate::media::stream::{Chroma, Scan, VideoFormat, VideoFrame};
 
 /// Processes the fields of each frame one by one and interleaves the results.
 pub struct Fields<R> {
@@ -48,29 +48,6 @@ impl<R: FrameProcessor> Fields<R> {
     }
 }
 
-/// Position of each plane in a frame, in bytes: its start, the length of a row, and the number of
-/// rows.
-fn planes(format: PixelFormat, width: usize, height: usize) -> Vec<[usize; 3]> {
-    let bytes = format.bytes_per_sample();
-    let (small, low) = (width.div_ceil(2), height.div_ceil(2));
-    let luma = [0, width * bytes, height];
-    let area = width * height * bytes;
-    match format {
-        PixelFormat::Planar { chroma: Chroma::Mono, .. } => vec![luma],
-        PixelFormat::Planar { chroma, .. } => {
-            let [row, rows] = match chroma {
-                Chroma::C420 => [small, low],
-                Chroma::C422 => [small, height],
-                _ => [width, height],
-            };
-            vec![luma, [area, row * bytes, rows], [area + row * rows * bytes, row * bytes, rows]]
-        }
-        PixelFormat::Nv12 => vec![luma, [area, 2 * small, low]],
-        PixelFormat::Yuyv => vec![[0, 4 * small, height]],
-        PixelFormat::Packed { .. } => vec![[0, 3 * width * bytes, height]],
-    }
-}
-
 /// Calls `copy` with the position of each row of a field, in the frame and in the field.
 fn rows(
     video: &VideoFormat,
@@ -78,9 +55,9 @@ fn rows(
     mut copy: impl FnMut(std::ops::Range<usize>, std::ops::Range<usize>),
 ) {
     let VideoFormat { format, width, height, .. } = *video;
-    let of_field = planes(format, width, height / 2);
+    let of_field = format.byte_planes(width, height / 2);
     for ([start, length, count], [own, ..]) in
-        planes(format, width, height).into_iter().zip(of_field)
+        format.byte_planes(width, height).into_iter().zip(of_field)
     {
         for row in 0..count / 2 {
             let (from, to) = (start + (2 * row + parity) * length, own + row * length);

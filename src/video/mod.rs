@@ -3,6 +3,7 @@
 mod denoise;
 mod fields;
 mod frame_window;
+mod models;
 mod noise;
 mod pipeline;
 mod planes;
@@ -14,6 +15,7 @@ mod working_layout;
 pub use denoise::{Candidate, StreamDenoiser, TemporalStatistics};
 pub use fields::{Fields, field_of};
 pub use frame_window::FrameWindowDenoiser;
+pub use models::{models_of_stream, precisions_of_stream};
 pub use pipeline::{
     Counters, FrameProcessor, Histogram, PipelineOptions, RunObserver, RunStatus, Summary, Target,
     record, run,

@@ -133,6 +133,30 @@ impl PixelFormat {
         samples * self.bytes_per_sample()
     }
 
+    /// The planes of a frame of that size as they lie in memory, in bytes: the start of each, the
+    /// length of a row, and the number of rows.
+    pub fn byte_planes(self, width: usize, height: usize) -> Vec<[usize; 3]> {
+        let bytes = self.bytes_per_sample();
+        let (small, low) = (width.div_ceil(2), height.div_ceil(2));
+        let luma = [0, width * bytes, height];
+        let area = width * height * bytes;
+        match self {
+            Self::Planar { chroma: Chroma::Mono, .. } => vec![luma],
+            Self::Planar { chroma, .. } => {
+                let [row, rows] = match chroma {
+                    Chroma::C420 => [small, low],
+                    Chroma::C422 => [small, height],
+                    _ => [width, height],
+                };
+                let row = row * bytes;
+                vec![luma, [area, row, rows], [area + row * rows, row, rows]]
+            }
+            Self::Nv12 => vec![luma, [area, 2 * small, low]],
+            Self::Yuyv => vec![[0, 4 * small, height]],
+            Self::Packed { .. } => vec![[0, 3 * width * bytes, height]],
+        }
+    }
+
     /// The planes of a frame of that size: luma and the two chromas, or red, green and blue. For
     /// gray frames, all three are the same plane.
     pub(crate) fn planes(self, width: usize, height: usize) -> [Plane; 3] {

@@ -7,6 +7,7 @@ mod camera;
 pub(super) mod ffmpeg;
 mod file;
 mod format;
+mod gstreamer;
 mod live;
 mod matroska;
 mod open;
@@ -26,6 +27,7 @@ pub use ffmpeg::{Encoder, FfmpegSink, FfmpegSource, part_of};
 pub use file::{Output, PartFile};
 pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
+pub use gstreamer::{GSTREAMER_FORMATS, GstreamerSource, is_gstreamer};
 pub use live::LiveSource;
 pub use open::{
     CLOSED, SinkFormat, is_sink, is_source, open, read_standard_input, standard_input_format,

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use super::camera::{CameraFormat, CameraRequest, CameraSource};
 use super::ffmpeg::{FfmpegSink, FfmpegSource, is_container, is_url};
 use super::file::PartFile;
+use super::gstreamer::{GstreamerSource, is_gstreamer};
 use super::pipe::PipeSink;
 use super::raw::RawSource;
 use super::sequence::{SequenceSink, SequenceSource};
@@ -74,10 +75,10 @@ fn starts_as_container(head: &[u8]) -> bool {
     }
 }
 
-/// Whether a source is video: standard input, a URL, a device, y4m, or a container for ffmpeg.
+/// Whether a source is video: standard input, a URL, a GStreamer pipeline, a device, y4m, or a container for ffmpeg.
 pub fn is_source(path: &Path) -> bool {
     let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
-    let is_named = is_standard(path) || is_url(path) || is_container(path);
+    let is_named = is_standard(path) || is_url(path) || is_gstreamer(path) || is_container(path);
     is_named || is_pipe || is_camera(path) || starts_as_y4m(path)
 }
 
@@ -108,6 +109,15 @@ pub fn open(
     };
     if is_camera(source) {
         return Ok(Box::new(CameraSource::open(source, request, interpretation)?));
+    }
+    if is_gstreamer(source) {
+        if request.format.is_some() {
+            return Err(Error::usage(format!(
+                "{PIXEL_FORMAT} is of raw frames or of a V4L2 camera; end the pipeline in the \
+                 format, such as gst:\"libcamerasrc ! video/x-raw,format=NV12\""
+            )));
+        }
+        return Ok(Box::new(GstreamerSource::open(source, request, interpretation)?));
     }
     if request.size.is_some() && request.format.is_none() {
         return Err(Error::usage(format!(

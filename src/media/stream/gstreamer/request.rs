@@ -1,0 +1,189 @@
+//! The pipeline that a source names.
+
+use std::path::Path;
+
+use super::caps::GSTREAMER_FORMATS;
+use crate::error::{Error, Result};
+use crate::media::stream::Rate;
+
+/// The name of the element whose format is that of the frames.
+pub(super) const FRAMES: &str = "eddy-frames";
+
+/// The line between two frames, which `multipartmux` begins with two dashes.
+pub(super) const BOUNDARY: &str = "eddy";
+
+/// What a source requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request<'a> {
+    /// `gst:PIPELINE`: a pipeline as for `gst-launch-1.0`, without a sink.
+    Pipeline(&'a str),
+    /// `csi://N`: a camera of a Jetson, counted from 0.
+    Argus(&'a str),
+    /// `libcamera://0`, or `libcamera://NAME`: a camera of libcamera, the first or that of this
+    /// name.
+    Libcamera(&'a str),
+}
+
+impl<'a> Request<'a> {
+    /// The request in the name of a source; `None` if it names something else.
+    pub(super) fn of(name: &'a Path) -> Option<Self> {
+        let name = name.to_str()?;
+        None.or_else(|| name.strip_prefix("gst:").map(Self::Pipeline))
+            .or_else(|| name.strip_prefix("csi://").map(Self::Argus))
+            .or_else(|| name.strip_prefix("libcamera://").map(Self::Libcamera))
+    }
+
+    /// The arguments of `gst-launch-1.0`: a pipeline that writes the frames to its descriptor 0,
+    /// each behind a header with its length. `size` and `rate` are requested where given, `rate` of
+    /// cameras only.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an invalid camera.
+    pub(super) fn arguments(
+        self,
+        size: Option<[usize; 2]>,
+        rate: Option<Rate>,
+    ) -> Result<Vec<String>> {
+        let size = size
+            .map_or_else(String::new, |[width, height]| format!(",width={width},height={height}"));
+        let rate = rate.map_or_else(String::new, |Rate { frames, seconds }| {
+            format!(",framerate={frames}/{seconds}")
+        });
+        let source = match self {
+            Self::Pipeline(pipeline) if pipeline.trim().is_empty() => {
+                return Err(Error::usage(
+                    "gst: names no pipeline; expected one without a sink, such as \
+                     gst:\"v4l2src ! video/x-raw,format=NV12\"",
+                ));
+            }
+            Self::Pipeline(pipeline) => {
+                let mut source = words(pipeline);
+                if !size.is_empty() {
+                    source.extend(["!".to_owned(), format!("video/x-raw{size}")]);
+                }
+                source
+            }
+            Self::Argus(number) => {
+                if number.parse::<u8>().is_err() {
+                    return Err(Error::usage(format!(
+                        "csi://{number} names no camera; expected its number, such as csi://0"
+                    )));
+                }
+                words(&format!(
+                    "nvarguscamerasrc sensor-id={number} ! \
+                     video/x-raw(memory:NVMM),format=NV12{size}{rate} ! nvvidconv ! \
+                     video/x-raw,format=NV12"
+                ))
+            }
+            Self::Libcamera(camera) => {
+                let mut source = vec!["libcamerasrc".to_owned()];
+                match camera {
+                    "" | "0" => {}
+                    number if number.parse::<u32>().is_ok() => {
+                        return Err(Error::usage(format!(
+                            "libcamera://{number}: only the first camera has a number, 0; expected \
+                             the name of another, as `cam --list` prints it, such as \
+                             libcamera:///base/soc/i2c0mux/i2c@1/imx219@10"
+                        )));
+                    }
+                    name => source.push(format!("camera-name={}", quoted(name))),
+                }
+                source.extend(["!".to_owned(), format!("video/x-raw{size}{rate}")]);
+                source
+            }
+        };
+        let formats: Vec<&str> = GSTREAMER_FORMATS.iter().map(|(name, _)| *name).collect();
+        let caps = format!("caps=video/x-raw,format={{{}}}", formats.join(","));
+        let boundary = format!("boundary={BOUNDARY}");
+        let name = format!("name={FRAMES}");
+        // The pad is described when its format is known, by -v; messages are on stderr.
+        let ends = ["!", "videoconvert", "!", "capsfilter", &name, &caps];
+        let sink = ["!", "multipartmux", &boundary, "!", "fdsink", "fd=0"];
+        let more = ends.into_iter().chain(sink).map(str::to_owned);
+        Ok(["-v".to_owned()].into_iter().chain(source).chain(more).collect())
+    }
+}
+
+/// A value in quotes, as `gst-launch-1.0` reads it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The words of a pipeline: `gst-launch-1.0` takes each as an argument, and keeps spaces within one.
+fn words(pipeline: &str) -> Vec<String> {
+    let (mut words, mut word) = (Vec::new(), String::new());
+    let (mut quote, mut is_escaped) = (None, false);
+    for c in pipeline.chars() {
+        if c.is_whitespace() && quote.is_none() && !is_escaped {
+            if !word.is_empty() {
+                words.push(std::mem::take(&mut word));
+            }
+            continue;
+        }
+        match quote {
+            _ if is_escaped => {}
+            Some(open) if open == c => quote = None,
+            None if c == '"' || c == '\'' => quote = Some(c),
+            _ => {}
+        }
+        is_escaped = c == '\\' && !is_escaped;
+        word.push(c);
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Request, words};
+    use crate::media::stream::Rate;
+
+    fn pipeline(name: &str) -> String {
+        let request = Request::of(Path::new(name)).unwrap();
+        let arguments = request.arguments(Some([640, 480]), Some(Rate::of(15))).unwrap();
+        let text = arguments[1..].join(" ");
+        text.split(" ! videoconvert").next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn makes_a_pipeline_of_each_name() {
+        for (name, expected) in [
+            (
+                "gst:videotestsrc ! identity",
+                "videotestsrc ! identity ! video/x-raw,width=640,height=480",
+            ),
+            (
+                "csi://1",
+                "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),format=NV12,width=640,\
+                 height=480,framerate=15/1 ! nvvidconv ! video/x-raw,format=NV12",
+            ),
+            ("libcamera://0", "libcamerasrc ! video/x-raw,width=640,height=480,framerate=15/1"),
+            (
+                "libcamera:///base/i2c@1/imx219@10",
+                "libcamerasrc camera-name=\"/base/i2c@1/imx219@10\" ! \
+                 video/x-raw,width=640,height=480,framerate=15/1",
+            ),
+        ] {
+            assert_eq!(pipeline(name), expected);
+        }
+        for name in ["gst:", "csi://", "csi://front", "libcamera://1"] {
+            let request = Request::of(Path::new(name)).unwrap();
+            assert!(request.arguments(None, None).is_err(), "{name}");
+        }
+        for name in ["gst", "gst/", "rtsp://camera", "/dev/video0", "csi:0"] {
+            assert_eq!(Request::of(Path::new(name)), None);
+        }
+    }
+
+    #[test]
+    fn keeps_words_in_quotes_together() {
+        assert_eq!(
+            words(r#" filesrc  location="a b.mp4" !  caps='x y' a\ b ! d."#),
+            ["filesrc", "location=\"a b.mp4\"", "!", "caps='x y'", "a\\ b", "!", "d."]
+        );
+    }
+}
