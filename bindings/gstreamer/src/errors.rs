@@ -1,0 +1,46 @@
+//! Errors of the library as messages of an element.
+
+use std::error::Error as _;
+
+use eddy::Error;
+use eddy::setting::{self, Setting};
+
+/// The properties by which users know the settings that messages of the library name.
+const PROPERTIES: [(Setting, &str); 9] = [
+    (setting::ALL_ON_DEVICE, "require-device"),
+    (setting::DEVICE, "device"),
+    (setting::MATRIX, "the colorimetry of the caps"),
+    (setting::MAX_MEMORY, "max-memory"),
+    (setting::MODEL, "model"),
+    (setting::PRECISION, "precision"),
+    (setting::RUNTIME, "runtime"),
+    (setting::TILE, "tile"),
+    (setting::TILE_OVERLAP, "tile-overlap"),
+];
+
+/// The text of an error with all causes, which names properties.
+pub(crate) fn text(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    PROPERTIES
+        .iter()
+        .fold(text, |text, (setting, property)| text.replace(&setting.to_string(), property))
+}
+
+/// The message that ends a pipeline.
+pub(crate) fn message(error: &Error) -> gst::ErrorMessage {
+    let text = text(error);
+    match error {
+        Error::Usage { .. } => gst::error_msg!(gst::LibraryError::Settings, ["{text}"]),
+        Error::Input { .. } => gst::error_msg!(gst::ResourceError::Read, ["{text}"]),
+        Error::Model { .. } => gst::error_msg!(gst::ResourceError::NotFound, ["{text}"]),
+        Error::Runtime { .. } | Error::Device { .. } => {
+            gst::error_msg!(gst::LibraryError::Init, ["{text}"])
+        }
+        _ => gst::error_msg!(gst::StreamError::Failed, ["{text}"]),
+    }
+}

@@ -1,0 +1,72 @@
+//! Copies frames between GStreamer's buffers and Eddy's frames, row by row. Strides and offsets are
+//! those of the buffer (`GstVideoMeta`), or else the default ones.
+
+use eddy::media::stream::{VideoFormat, VideoFrame};
+use gst_video::prelude::*;
+use gst_video::{VideoFrameRef, VideoInfo};
+
+/// Copies a buffer of format `info`, which is `video`, into `frame`.
+pub(crate) fn read(
+    buffer: &gst::BufferRef,
+    info: &VideoInfo,
+    video: &VideoFormat,
+    frame: &mut VideoFrame,
+) -> Result<(), String> {
+    let mapped = VideoFrameRef::from_buffer_ref_readable(buffer, info)
+        .map_err(|_| cannot_map("read", buffer, video))?;
+    frame.bytes.resize(video.bytes(), 0);
+    for (plane, [to, row, rows]) in (0..).zip(video.format.byte_planes(video.width, video.height)) {
+        let from = mapped.plane_data(plane).map_err(|error| error.to_string())?;
+        let stride = stride(mapped.plane_stride().get(plane as usize), row)?;
+        let to = frame.bytes[to..to + row * rows].chunks_exact_mut(row);
+        for (to, from) in to.zip(from.chunks(stride)) {
+            to.copy_from_slice(from.get(..row).ok_or_else(|| cannot_map("read", buffer, video))?);
+        }
+    }
+    Ok(())
+}
+
+/// Copies `bytes`, a frame of format `video`, into a buffer of format `info`, which is the same.
+pub(crate) fn write(
+    bytes: &[u8],
+    video: &VideoFormat,
+    info: &VideoInfo,
+    buffer: &mut gst::BufferRef,
+) -> Result<(), String> {
+    if bytes.len() != video.bytes() {
+        return Err(format!("a result has {} bytes; expected {}", bytes.len(), video.bytes()));
+    }
+    let problem = cannot_map("write", buffer, video);
+    let Ok(mut mapped) = VideoFrameRef::from_buffer_ref_writable(buffer, info) else {
+        return Err(problem);
+    };
+    for (plane, [from, row, rows]) in (0..).zip(video.format.byte_planes(video.width, video.height))
+    {
+        let stride = stride(mapped.plane_stride().get(plane as usize), row)?;
+        let to = mapped.plane_data_mut(plane).map_err(|error| error.to_string())?;
+        let from = bytes[from..from + row * rows].chunks_exact(row);
+        for (from, to) in from.zip(to.chunks_mut(stride)) {
+            to.get_mut(..row).ok_or_else(|| problem.clone())?.copy_from_slice(from);
+        }
+    }
+    Ok(())
+}
+
+/// The distance between rows of at least `row` bytes. Frames that are stored from the bottom up
+/// have a negative one.
+fn stride(found: Option<&i32>, row: usize) -> Result<usize, String> {
+    let stride = found.copied().unwrap_or_default();
+    usize::try_from(stride).ok().filter(|stride| *stride >= row).ok_or_else(|| {
+        format!("the rows of a buffer are {stride} bytes apart; expected at least {row}")
+    })
+}
+
+fn cannot_map(what: &str, buffer: &gst::BufferRef, video: &VideoFormat) -> String {
+    format!(
+        "a buffer of {} bytes cannot be mapped to {what} a frame of {}x{} {}",
+        buffer.size(),
+        video.width,
+        video.height,
+        video.format
+    )
+}
