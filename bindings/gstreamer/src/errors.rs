@@ -35,12 +35,12 @@ pub(crate) fn text(error: &Error) -> String {
 pub(crate) fn message(error: &Error) -> gst::ErrorMessage {
     let text = text(error);
     match error {
-        Error::Usage { .. } => gst::error_msg!(gst::LibraryError::Settings, ["{text}"]),
-        Error::Input { .. } => gst::error_msg!(gst::ResourceError::Read, ["{text}"]),
-        Error::Model { .. } => gst::error_msg!(gst::ResourceError::NotFound, ["{text}"]),
+        Error::Usage { .. } => gst::error_msg!(gst::LibraryError::Settings, ("{text}")),
+        Error::Input { .. } => gst::error_msg!(gst::ResourceError::Read, ("{text}")),
+        Error::Model { .. } => gst::error_msg!(gst::ResourceError::NotFound, ("{text}")),
         Error::Runtime { .. } | Error::Device { .. } => {
-            gst::error_msg!(gst::LibraryError::Init, ["{text}"])
+            gst::error_msg!(gst::LibraryError::Init, ("{text}"))
         }
-        _ => gst::error_msg!(gst::StreamError::Failed, ["{text}"]),
+        _ => gst::error_msg!(gst::StreamError::Failed, ("{text}")),
     }
 }

@@ -81,7 +81,7 @@ impl Filter {
                         gst::element_warning!(
                             element,
                             gst::LibraryError::Settings,
-                            ["{}", errors::text(&error)]
+                            ("{}", errors::text(&error))
                         );
                     }
                     Err(_) => {}

@@ -311,3 +311,14 @@ save(
     [("denoised", F32, FREE)],
     [("huge", F32, 1e30)],
 )
+
+# The mean of three frames of a video.
+save(
+    "window",
+    [
+        helper.make_node("Split", ["x"], ["before", "middle", "after"], axis=1),
+        helper.make_node("Mean", ["before", "middle", "after"], ["denoised"]),
+    ],
+    [("x", F32, [1, 9, "height", "width"])],
+    [("denoised", F32, FREE)],
+)

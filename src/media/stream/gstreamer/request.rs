@@ -59,7 +59,9 @@ impl<'a> Request<'a> {
             Self::Pipeline(pipeline) => {
                 let mut source = words(pipeline);
                 if !size.is_empty() {
-                    source.extend(["!".to_owned(), format!("video/x-raw{size}")]);
+                    // Two bare caps in a row are no pipeline.
+                    let caps = format!("caps=video/x-raw{size}");
+                    source.extend(["!".to_owned(), "capsfilter".to_owned(), caps]);
                 }
                 source
             }
@@ -154,7 +156,7 @@ mod tests {
         for (name, expected) in [
             (
                 "gst:videotestsrc ! identity",
-                "videotestsrc ! identity ! video/x-raw,width=640,height=480",
+                "videotestsrc ! identity ! capsfilter caps=video/x-raw,width=640,height=480",
             ),
             (
                 "csi://1",
