@@ -5,7 +5,9 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::place::Place;
 use common::{BINARY, Eddy, eddy, skip};
@@ -131,6 +133,23 @@ fn a_format_that_changes_is_an_error() {
                   ! all. videotestsrc num-buffers=2 ! video/x-raw,width=48,height=32 ! all. all.";
     let run = eddy("denoise -o out.y4m --sigma 0").arg(source).within(&place);
     run.fails(3).says("its frames were 32x32").says("are 48x32").says("width=32");
+}
+
+#[test]
+fn a_program_that_hangs_after_an_error_is_ended() {
+    // gst-launch-1.0 does so now and then: if the error comes before its main loop runs.
+    let place = Place::new();
+    place.file(
+        "gst-launch-1.0",
+        "#!/bin/sh\necho 'ERROR: from element /a: no data.' >&2\nexec sleep 60\n",
+    );
+    let script = place.path("gst-launch-1.0");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", place.path("").display());
+    let started = Instant::now();
+    let run = eddy("denoise -o out.y4m").arg("gst:videotestsrc").env("PATH", path).within(&place);
+    run.fails(3).says("from element /a: no data.");
+    assert!(started.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

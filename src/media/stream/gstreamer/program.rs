@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::request::FRAMES;
 use crate::error::{Error, Result};
@@ -17,6 +18,13 @@ const WORDS: usize = 600;
 
 /// Maximum length of a line.
 const MAX_LINE: u64 = 1 << 14;
+
+/// How long the program may still run after an error. It never ends by itself if the error comes
+/// before its main loop runs.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How often it is checked whether the program has ended.
+const POLL: Duration = Duration::from_millis(5);
 
 /// Elements that a pipeline often lacks, and the Debian package of each.
 const PACKAGES: [(&str, &str); 7] = [
@@ -40,7 +48,7 @@ pub(super) struct Announced {
 
 /// A running pipeline, which is killed on drop.
 pub(super) struct Program {
-    child: Child,
+    child: Arc<Mutex<Child>>,
     announced: mpsc::Receiver<Announced>,
     errors: Arc<Mutex<String>>,
     listeners: Vec<JoinHandle<()>>,
@@ -84,11 +92,17 @@ impl Program {
                 });
             }));
         }
-        if let Some(stderr) = child.stderr.take() {
-            let errors = Arc::clone(&errors);
+        let stderr = child.stderr.take();
+        let child = Arc::new(Mutex::new(child));
+        if let Some(stderr) = stderr {
+            let (errors, child) = (Arc::clone(&errors), Arc::clone(&child));
             listeners.push(thread::spawn(move || {
+                let mut has_failed = false;
                 each_line(stderr, |line| {
                     add(&mut errors.lock().unwrap_or_else(PoisonError::into_inner), line);
+                    if line.starts_with("ERROR:") && !std::mem::replace(&mut has_failed, true) {
+                        kill_after_grace(Arc::clone(&child));
+                    }
                 });
             }));
         }
@@ -107,7 +121,15 @@ impl Program {
 
     /// Waits for the end. Returns what went wrong, if anything did.
     pub(super) fn end(&mut self) -> std::result::Result<(), String> {
-        let status = self.child.wait();
+        let status = loop {
+            // The child is not locked while it is waited for, so that it can be killed.
+            match lock(&self.child).try_wait() {
+                Ok(None) => {}
+                Ok(Some(status)) => break Ok(status),
+                Err(error) => break Err(error),
+            }
+            thread::sleep(POLL);
+        };
         for listener in self.listeners.drain(..) {
             let _ = listener.join();
         }
@@ -126,9 +148,23 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         // This has no effect if it has already ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let mut child = lock(&self.child);
+        let _ = child.kill();
+        let _ = child.wait();
     }
+}
+
+fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills a program that goes on after an error.
+fn kill_after_grace(child: Arc<Mutex<Child>>) {
+    thread::spawn(move || {
+        thread::sleep(GRACE);
+        // This has no effect if it has already ended.
+        let _ = lock(&child).kill();
+    });
 }
 
 fn each_line(stream: impl Read, mut take: impl FnMut(&str)) {
