@@ -68,16 +68,21 @@ impl VideoFormat {
     }
 
     /// The planes of a frame as GStreamer lays them out by default, in bytes: the start of each,
-    /// the distance between rows, and the bytes of the whole frame. Rows begin at multiples of 4,
-    /// and chroma of 4:2:0 behind an even number of rows.
+    /// the distance between rows, and the bytes of the whole frame. Rows begin at multiples of 4.
+    /// The number of rows is rounded up to an even one for luma of 4:2:0, and for all planes of
+    /// 4:2:2 with more than 8 bits.
     pub(super) fn gstreamer_planes(&self) -> (Vec<[usize; 2]>, usize) {
         let mut start = 0;
-        let is_420 = self.format.chroma() == Some(Chroma::C420);
+        let (chroma, bits) = (self.format.chroma(), self.format.bits());
         let planes = self.format.byte_planes(self.width, self.height);
         let planes = planes.into_iter().enumerate().map(|(i, [_, row, rows])| {
             let (at, stride) = (start, row.next_multiple_of(4));
-            let rows = if is_420 && i == 0 { rows.next_multiple_of(2) } else { rows };
-            start += stride * rows;
+            let is_even = match chroma {
+                Some(Chroma::C420) => i == 0,
+                Some(Chroma::C422) => bits > 8,
+                _ => false,
+            };
+            start += stride * if is_even { rows.next_multiple_of(2) } else { rows };
             [at, stride]
         });
         (planes.collect(), start)
@@ -233,25 +238,25 @@ mod tests {
         }
     }
 
-    /// The sizes that GStreamer 1.22 gives.
+    /// The strides, offsets and sizes that GStreamer 1.22 gives.
     #[test]
     fn lays_frames_out_like_gstreamer() {
-        for (format, bytes) in [
-            ("NV12", 972),
-            ("I420", 1008),
-            ("YUY2", 1156),
-            ("Y42B", 1292),
-            ("Y444", 1836),
-            ("GRAY8", 612),
-            ("RGB", 1700),
-            ("I420_10LE", 1872),
-            ("I422_10LE", 2520),
-        ] {
+        let formats: [(&str, &[[usize; 2]], usize); 10] = [
+            ("NV12", &[[0, 36], [648, 36]], 972),
+            ("I420", &[[0, 36], [648, 20], [828, 20]], 1008),
+            ("YUY2", &[[0, 68]], 1156),
+            ("Y42B", &[[0, 36], [612, 20], [952, 20]], 1292),
+            ("Y444", &[[0, 36], [612, 36], [1224, 36]], 1836),
+            ("GRAY8", &[[0, 36]], 612),
+            ("RGB", &[[0, 100]], 1700),
+            ("I420_10LE", &[[0, 68], [1224, 36], [1548, 36]], 1872),
+            ("I422_12LE", &[[0, 68], [1224, 36], [1872, 36]], 2520),
+            ("Y444_10LE", &[[0, 68], [1156, 68], [2312, 68]], 3468),
+        ];
+        for (format, planes, bytes) in formats {
             let caps = format!("video/x-raw,format={format},width=33,height=17");
             let video = VideoFormat::of_gstreamer_caps(&caps).unwrap();
-            let (planes, whole) = video.gstreamer_planes();
-            assert_eq!(whole, bytes, "{format}");
-            assert_eq!(planes.len(), video.format.byte_planes(33, 17).len());
+            assert_eq!(video.gstreamer_planes(), (planes.to_vec(), bytes), "{format}");
         }
     }
 }
