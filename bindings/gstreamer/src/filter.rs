@@ -43,7 +43,7 @@ struct Running {
     worker: Worker,
     target: Target,
     opened: Option<Opened>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     /// Time stamps, flags and further metadata of the frames whose result is not there yet.
     waiting: VecDeque<gst::Buffer>,
     /// Whether the next frame does not follow those before.
@@ -116,7 +116,7 @@ impl Filter {
             worker: Worker::start(plan, Arc::clone(&self.stop))?,
             target,
             opened: None,
-            exchange: Exchange::default(),
+            exchange: Box::default(),
             waiting: VecDeque::new(),
             is_cut: false,
             waited: Duration::ZERO,

@@ -41,9 +41,9 @@ pub(crate) enum Job {
     /// To forget what is known of the frames before.
     Restart,
     /// To take a frame, with this time limit.
-    Process(Exchange, Option<Duration>),
+    Process(Box<Exchange>, Option<Duration>),
     /// To give a further result after the last frame.
-    Drain(Exchange),
+    Drain(Box<Exchange>),
     /// To change settings.
     Apply(SettingsUpdate),
 }
@@ -53,7 +53,7 @@ pub(crate) enum Answer {
     /// How many further frames are needed for the result of a frame.
     Ready(usize),
     /// The result of the oldest frame without one, if there is any yet, and how it was made.
-    Processed(Exchange, Option<StreamStatus>),
+    Processed(Box<Exchange>, Option<StreamStatus>),
 }
 
 /// The thread.
@@ -220,7 +220,7 @@ impl Service {
         &self,
         processor: &mut dyn FrameProcessor,
         pending: &mut VecDeque<VideoFrame>,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         result: &VideoFormat,
     ) -> Result<Answer> {
         let Some(frame) = pending.pop_front() else {
