@@ -9,16 +9,14 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 
 use ndarray::Array4;
 
 use crate::diffusion::{Philox, Progress, Sampler, Schedule, SigmaMap, State, execute, plan};
 use crate::error::{Error, Result};
+use crate::media::Image;
 use crate::media::stream::{ReadOutcome, Scan, Source, VideoFormat, VideoFrame};
-use crate::media::{Image, Samples};
 use crate::model::{Description, Package, Precision, SampledModel};
 use crate::network::{
     Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
@@ -28,16 +26,16 @@ use crate::task::{
     Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest, Generator,
     UpscaleOptions, UpscaleReport, Upscaler, as_images,
 };
-use crate::tensor::{FrameConverter, Range, write_planes};
 use crate::tile::TilePlan;
 use crate::video::FrameProcessor;
 
+mod auto;
+mod frames;
 mod inpaint;
 
+pub use auto::AutoDenoiser;
+pub use frames::{FrameDenoiser, FrameStream, StreamFrame};
 pub use inpaint::InpaintPipeline;
-
-/// How many finished frames are buffered for the iterator.
-const FRAMES_AHEAD: usize = 2;
 
 /// ONNX Runtime, and the settings shared by all networks that it loads.
 #[derive(Clone, Debug)]
@@ -167,6 +165,12 @@ impl Eddy {
         Ok(DenoisePipeline { package, network, options })
     }
 
+    /// A denoiser that takes `denoise-fast` for images with white noise, and `camera` for the noise
+    /// of cameras and codecs. Each is loaded for the first image that needs it.
+    pub fn auto_denoiser(&self) -> AutoDenoiser {
+        AutoDenoiser::new(self.clone())
+    }
+
     /// An upscaler: a bundled model (`upscale-x2`, `upscale-x4`) or the folder of a model package.
     ///
     /// # Errors
@@ -293,6 +297,14 @@ impl DenoisePipeline {
         denoiser.denoise(image, &mut observe)
     }
 
+    /// Denoises frames that the caller gives one by one, using previous frames.
+    ///
+    /// # Errors
+    /// As for [`stream`](Self::stream).
+    pub fn frame_by_frame(self, format: VideoFormat) -> Result<FrameDenoiser> {
+        FrameDenoiser::new(self, format)
+    }
+
     /// Denoises the frames of `source` on a separate thread, using previous frames. A damaged frame
     /// or a source that is disconnected ends the stream with an error.
     ///
@@ -339,96 +351,6 @@ impl DenoisePipeline {
             }
             Ok(())
         })
-    }
-}
-
-/// Finished frames, in order. At most a few wait here; then processing waits, too.
-///
-/// Dropping the iterator ends processing, and waits until it has ended: for the evaluation in hand,
-/// and for [`Source::next`]. A source that may have to wait long for a frame therefore returns
-/// [`ReadOutcome::Waiting`] from time to time.
-#[derive(Debug)]
-pub struct FrameStream {
-    format: Arc<VideoFormat>,
-    frames: Option<Receiver<Result<VideoFrame>>>,
-    stop: Arc<AtomicBool>,
-    worker: Option<JoinHandle<()>>,
-}
-
-impl FrameStream {
-    fn start<W>(format: VideoFormat, work: W) -> Result<Self>
-    where
-        W: FnOnce(&SyncSender<Result<VideoFrame>>, &AtomicBool) -> Result<()> + Send + 'static,
-    {
-        let (sender, frames) = sync_channel(FRAMES_AHEAD);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let worker = std::thread::Builder::new().name("frames".to_owned()).spawn(move || {
-            if let Err(error) = work(&sender, &stopped) {
-                // The receiver may be gone.
-                let _ = sender.send(Err(error));
-            }
-        });
-        let worker =
-            worker.map_err(|error| Error::usage(format!("no thread can be started: {error}")))?;
-        Ok(Self { format: Arc::new(format), frames: Some(frames), stop, worker: Some(worker) })
-    }
-
-    /// The format of all frames.
-    pub fn format(&self) -> &VideoFormat {
-        &self.format
-    }
-}
-
-impl Iterator for FrameStream {
-    type Item = Result<StreamFrame>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Ok(frame) = self.frames.as_ref()?.recv() else {
-            // The thread has ended. A panic in a source must not look like the end of the stream.
-            let ended = self.worker.take()?.join();
-            let problem =
-                "the thread that processes frames panicked; its message is on standard error";
-            return ended
-                .is_err()
-                .then(|| Err(Error::Evaluation { problem: problem.into(), source: None }));
-        };
-        Some(frame.map(|frame| StreamFrame { format: Arc::clone(&self.format), frame }))
-    }
-}
-
-impl Drop for FrameStream {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // A blocked sender then sees that the receiver is gone.
-        self.frames = None;
-        if let Some(worker) = self.worker.take() {
-            let _ = worker.join();
-        }
-    }
-}
-
-/// A frame of a stream, with its format.
-#[derive(Clone, Debug)]
-pub struct StreamFrame {
-    /// The format of the samples.
-    pub format: Arc<VideoFormat>,
-    /// The samples, frame number and timestamp.
-    pub frame: VideoFrame,
-}
-
-impl StreamFrame {
-    /// Converts the frame to an RGB image with 8 bits per sample.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for formats that cannot be converted to RGB.
-    pub fn to_rgb(&self) -> Result<Image> {
-        let (width, height) = (self.format.width, self.format.height);
-        let mut planes = vec![0.0; 3 * width * height];
-        FrameConverter::new(&self.format, 3, Range::UNIT)?.read(&self.frame.bytes, &mut planes);
-        let mut image = Image::new(width, height, 3, Samples::U8(vec![0; 3 * width * height]))?;
-        write_planes(&planes, Range::UNIT, &mut image)?;
-        Ok(image)
     }
 }
 

@@ -29,7 +29,8 @@ impl Settings {
         let (mut builder, mut library) = (Eddy::builder(), Library::Embedded);
         let device: Option<DeviceChoice> = match self.device {
             Some(device) => {
-                Some(device.parse().map_err(|problem| usage(py, format!("device: {problem}")))?)
+                let wrong = |problem| usage(py, format!("device {device:?}: {problem}"));
+                Some(device.parse().map_err(wrong)?)
             }
             None => None,
         };
@@ -40,9 +41,8 @@ impl Settings {
             builder = builder.max_memory(bytes);
         }
         if let Some(precision) = self.precision {
-            let parsed = precision.parse();
-            builder = builder
-                .precision(parsed.map_err(|problem| usage(py, format!("precision: {problem}")))?);
+            let wrong = |problem| usage(py, format!("precision {precision:?}: {problem}"));
+            builder = builder.precision(precision.parse().map_err(wrong)?);
         }
         if let Some(file) = self.runtime {
             library = Library::File(file);
