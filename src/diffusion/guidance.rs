@@ -100,7 +100,7 @@ pub fn label(labels: Option<&mut [i64]>, classes: &[i64]) -> Result<()> {
             labels.len()
         ))),
         None => Err(Error::usage(
-            "this network knows no classes; leave the class out, or take one that does",
+            "this network is not conditioned on a class; leave the class out, or take one that is",
         )),
     }
 }

@@ -373,7 +373,7 @@ impl TextToImage {
         {
             format!("{name} generates images of one size; leave the size out")
         } else if request.class.is_some() && !any(|stage| stage.classes > 0) {
-            format!("{name} knows no classes; leave the class out")
+            format!("{name} is not conditioned on a class; leave the class out")
         } else if request.class.is_none() && any(|stage| stage.classes > 0) {
             format!("{name} generates images of a class; give {CLASS}")
         } else if self.spec.text.is_empty()

@@ -16,9 +16,9 @@ use crate::diffusion::{
 };
 use crate::error::{Error, Result};
 use crate::media::{Image, Metadata, Samples};
-use crate::model::{Manifest, Task};
+use crate::model::{ClassIndices, Manifest, Task};
 use crate::network::Network;
-use crate::setting::{CLASS, SIZE};
+use crate::setting::SIZE;
 use crate::tensor;
 use crate::tile::TilePlan;
 
@@ -434,47 +434,32 @@ impl<'a> Generator<'a> {
     fn labels(&self, classes: Option<&Classes>, count: usize) -> Result<Option<[Vec<i64>; 2]>> {
         // Without classes there may be options of guidance by other conditions.
         let classes = classes.filter(|classes| !classes.labels.is_empty());
-        let Some(known) = self.manifest.classes else {
+        let Some(indices) = self.manifest.class_indices() else {
             return match classes {
                 // The classifier has classes.
-                Some(_) if self.classifier.is_none() => Err(Error::usage(format!(
-                    "{} knows no classes; leave {CLASS} out, or take a model that does",
-                    self.manifest.name
-                ))),
+                Some(_) if self.classifier.is_none() => {
+                    Err(ClassIndices::refusal(&self.manifest.name))
+                }
                 _ => Ok(None),
             };
         };
-        let none = self.manifest.null_class.map(|class| class as i64);
         // With classifier guidance, the network itself runs unconditionally.
         let (Some(classes), None) = (classes, &self.classifier) else {
-            let none = none.ok_or_else(|| {
-                let name = &self.manifest.name;
-                Error::usage(format!(
-                    "{name} generates images of a class only, 0 to {}; name one",
-                    known - 1
-                ))
-            })?;
+            let none = indices.index(None)?;
             return Ok(Some([vec![none; count], vec![none; count]]));
         };
-        if let Some(class) =
-            classes.labels.iter().chain(&classes.negative).find(|class| **class >= known)
-        {
-            let problem =
-                format!("{} knows the classes 0 to {}, not {class}", self.manifest.name, known - 1);
-            return Err(Error::usage(problem));
-        }
-        let wanted: Vec<i64> = classes.labels.iter().map(|class| *class as i64).collect();
-        let without = match (
-            classes.negative.map(|class| class as i64).or(none),
-            classes.options.scale == 1.0,
-        ) {
-            (Some(without), _) => vec![without; count],
-            (None, true) => wanted.clone(),
-            (None, false) => {
-                let problem =
-                    "was trained without a class for no class, from which guidance leads away";
-                let advice = "take a guidance scale of 1, or a negative class";
-                return Err(Error::usage(format!("{} {problem}; {advice}", self.manifest.name)));
+        let index = |class: usize| indices.index(Some(class));
+        let wanted = classes.labels.iter().copied().map(index).collect::<Result<Vec<_>>>()?;
+        let negative = classes.negative.map(index).transpose()?.or(indices.unconditional());
+        let without = match negative {
+            Some(negative) => vec![negative; count],
+            None if classes.options.scale == 1.0 => wanted.clone(),
+            None => {
+                return Err(Error::usage(format!(
+                    "{} was trained without an unconditional class, which classifier-free guidance \
+                     needs; take a guidance scale of 1, or a negative class",
+                    self.manifest.name
+                )));
             }
         };
         Ok(Some([wanted, without]))

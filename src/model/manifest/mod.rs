@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::class_indices::ClassIndices;
 use super::files::MAX_CONFIG_BYTES;
 use super::precision::Precision;
 use crate::diffusion::{DiscreteSchedule, Prediction, Schedule, SigmaSchedule, config};
@@ -203,6 +204,12 @@ impl Manifest {
     pub fn set_file(&mut self, precision: Precision, path: impl Into<String>, network: &[u8]) {
         let file = ModelFile { path: path.into(), sha256: sha256(network), tolerance: None };
         self.files.insert(precision, file);
+    }
+
+    /// The classes of a network that takes one.
+    pub fn class_indices(&self) -> Option<ClassIndices> {
+        self.inputs.class.as_ref()?;
+        Some(ClassIndices::new(&self.name, self.classes, self.null_class))
     }
 
     /// The schedule on which the network is sampled.
