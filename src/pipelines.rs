@@ -66,7 +66,7 @@ impl EddyBuilder {
         self
     }
 
-    /// The device that networks run on; by default the processor.
+    /// The device that networks run on; by default the CPU.
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.session.device = device;
@@ -111,7 +111,7 @@ impl EddyBuilder {
 }
 
 impl Eddy {
-    /// Loads the embedded ONNX Runtime, on the processor.
+    /// Loads the embedded ONNX Runtime, on the CPU.
     ///
     /// # Errors
     /// As for [`EddyBuilder::build`].

@@ -7,7 +7,7 @@ use clap::Args;
 use eddy::media::source::refuse_replacing;
 use eddy::media::{Image, still};
 use eddy::stages::{
-    NoiseDraws, Reuse, StageRequest, StepObserver, TextToImage, TextToImageReport,
+    NoiseSequence, Retention, StageRequest, StepObserver, TextToImage, TextToImageReport,
     TextToImageRequest,
 };
 use eddy::task::as_images;
@@ -20,7 +20,7 @@ use super::interrupt;
 use super::preview_steps::{PreviewWriter, Waiting};
 use super::prompt_options::{first_given, open_pipeline, parameters};
 
-/// What `eddy generate` takes for pipelines alone, beside their prompts.
+/// Options of `eddy generate` for pipelines only, beside their prompts.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Text to image (folders in the diffusers layout)")]
 pub(crate) struct PipelineOptions {
@@ -91,7 +91,7 @@ struct Sampled {
 }
 
 impl Arguments {
-    /// Refuses options that a pipeline does not take.
+    /// Rejects options that a pipeline does not take.
     fn refuse_others(&self) -> eddy::Result<()> {
         let given = [(self.classifier.is_some(), "--classifier")];
         match first_given(&given) {
@@ -125,8 +125,8 @@ impl Arguments {
             return Err(eddy::Error::usage(problem).into());
         }
         let opened = self.run.open()?;
-        let reuse = if count > 1 { Reuse::Images } else { Reuse::Never };
-        let mut pipeline = open_pipeline(&opened, &self.model, run, reuse)?;
+        let retention = if count > 1 { Retention::ExceptTextEncoders } else { Retention::None };
+        let mut pipeline = open_pipeline(&opened, &self.model, run, retention)?;
         let takes_text = !pipeline.spec().text.is_empty();
         let prompt = match &prompts.prompt {
             Some(prompt) => prompt.as_str(),
@@ -172,8 +172,8 @@ impl Arguments {
                 bar.begin(i, &self.model);
                 interrupt::check()?;
                 let mut draws = match &recorded {
-                    Some(values) => NoiseDraws::recorded(values.clone()),
-                    None => NoiseDraws::of_seed(self.seed(i)),
+                    Some(values) => NoiseSequence::recorded(values.clone()),
+                    None => NoiseSequence::from_seed(self.seed(i)),
                 };
                 let request = TextToImageRequest { class: self.class(i), ..request.clone() };
                 samples.push(self.sample(
@@ -242,7 +242,7 @@ impl Arguments {
         pipeline: &mut TextToImage,
         request: &TextToImageRequest<'_>,
         i: usize,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
         steps: &mut Option<PreviewWriter>,
         watch: &mut dyn FnMut(eddy::diffusion::Progress) -> std::ops::ControlFlow<()>,
     ) -> eddy::Result<Sampled> {

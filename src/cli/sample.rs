@@ -50,8 +50,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", help_heading = "Sampling")]
     sampler: Sampler,
 
-    /// Steps of the sampler. A step evaluates the network once, with heun, kdpm2, kdpm2-a and pc
-    /// twice, with langevin five times; the first and the last step of some differ
+    /// Steps of the sampler. A step evaluates the network once; of heun, kdpm2, kdpm2-a and pc
+    /// twice, of langevin five times; the first or the last step of some differs
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     steps: usize,
 
@@ -68,7 +68,7 @@ pub(crate) struct Arguments {
     noise: Option<PathBuf>,
 
     /// The class of all samples, counted from 0, for a network that takes one. By default they are
-    /// unconditional, if the network was trained so
+    /// unconditional, if the model has an unconditional class (`null_class`)
     #[arg(long, value_name = "K", help_heading = "Guidance")]
     class: Option<usize>,
 

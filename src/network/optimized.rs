@@ -3,7 +3,7 @@
 //! While ONNX Runtime loads a graph, it fuses nodes and converts weights to the layouts of its
 //! kernels. With weights of gigabytes this takes most of the time of loading, and several copies of
 //! them. The result can be saved once; loaded from there, the weights are used where the file is
-//! mapped. It is valid for one graph, one build of ONNX Runtime and one processor, of which the
+//! mapped. It is valid for one graph, one build of ONNX Runtime and one CPU, of which the
 //! hash is the name of its folder.
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ struct CacheManifest {
 
 impl OptimizedGraph {
     /// The place for the graph in a file, with weights in other files. `None` without a cache
-    /// folder, and on devices other than the processor, whose graphs are not saved.
+    /// folder, and on devices other than the CPU, whose graphs are not saved.
     pub fn of(
         runtime: &Runtime,
         file: &Path,
@@ -68,8 +68,8 @@ impl OptimizedGraph {
             .with("graph", source.display().to_string())
             .with("files", state)
             .with("runtime", runtime.build())
-            .with("processor", machine::processor())
-            .with("features", machine::processor_features().join(" "));
+            .with("cpu", machine::cpu_name())
+            .with("features", machine::cpu_features().join(" "));
         Some(Self { root, name: key.name(), source })
     }
 

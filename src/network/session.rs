@@ -36,14 +36,15 @@ pub enum ModelSource<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Threads within an operator. 0 means one per physical core that this process may use, or one
-    /// per fast core if cores differ in speed.
+    /// per fast core if cores differ in speed. Default: 0.
     pub threads: usize,
-    /// The device that the network runs on.
+    /// The device that the network runs on. Default: the CPU.
     pub device: Device,
-    /// Whether all nodes must run on the device. Otherwise unsupported nodes run on the processor.
+    /// Whether all nodes must run on the device. Otherwise unsupported nodes run on the CPU. Default:
+    /// false.
     pub disable_cpu_fallback: bool,
-    /// Whether idle threads sleep. They then start more slowly, but save battery and leave the
-    /// processor to other programs between evaluations.
+    /// Whether idle threads sleep. They then start more slowly, but save battery and leave the CPU
+    /// to other programs between evaluations. Default: false.
     pub sleep_when_idle: bool,
 }
 
@@ -735,7 +736,7 @@ impl Network for OnnxNetwork {
         };
         let released = run();
         self.bound = None;
-        released.map_err(|cause| self.fail("its memory could not be given back", cause))
+        released.map_err(|cause| self.fail("its memory could not be freed", cause))
     }
 }
 
@@ -814,7 +815,7 @@ pub(super) fn is_out_of_memory(cause: &ort::Error) -> bool {
         .any(|words| cause.message().contains(words))
 }
 
-/// A session of the processor for inputs of any shape.
+/// A session on the CPU for inputs of any shape.
 pub(super) fn build_plain(
     runtime: &Runtime,
     source: ModelSource<'_>,
@@ -850,7 +851,9 @@ pub(super) fn save_optimized(
 pub(super) fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
     if options.device != Device::Cpu {
         let whole = if options.disable_cpu_fallback {
-            format!(", or leave out {ALL_ON_DEVICE} for what it has no kernels for")
+            format!(
+                ", or leave out {ALL_ON_DEVICE}, so that the CPU runs the operators that it lacks"
+            )
         } else {
             String::new()
         };

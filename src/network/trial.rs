@@ -239,7 +239,7 @@ pub(super) fn tensor_of(
         Element::I32 => made(shape, values.map(|value| value as i32)),
         Element::I64 => made(shape, values.map(|value| value as i64)),
         Element::Bool => made(shape, values.map(|value| value != 0.0)),
-        Element::Other => Err(ort::Error::new("Eddy has no values of its type")),
+        Element::Other => Err(ort::Error::new("Eddy cannot fill an input of its type")),
     }
 }
 

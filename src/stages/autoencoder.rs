@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use ndarray::{Array4, Axis, Ix4, Slice};
 
 use super::network_pool::NetworkPool;
-use super::noise_draws::NoiseDraws;
+use super::noise_sequence::NoiseSequence;
 use super::spec::AutoencoderSpec;
 use crate::diffusion::Progress;
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ impl AutoencoderSpec {
         &self,
         graph: &mut TensorGraph,
         image: &Array4<f32>,
-        draws: Option<&mut NoiseDraws>,
+        draws: Option<&mut NoiseSequence>,
     ) -> Result<Array4<f32>> {
         let first = |ports: &[Port]| ports.first().map(|port| port.name.clone());
         let ports = first(graph.inputs()).zip(first(graph.outputs()));

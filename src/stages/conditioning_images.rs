@@ -54,7 +54,7 @@ fn resized(image: &Image, [width, height]: [usize; 2]) -> Result<Image> {
     };
     let sides = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
     let [from, to] = [[image.width, image.height], [width, height]].map(|size| size.map(sides));
-    let unlike = || Error::usage("the image has another number of channels than 1 or 3");
+    let unlike = || Error::usage("the image has neither 1 nor 3 channels");
     let samples = match image.channels {
         1 => {
             let gray = image::GrayImage::from_raw(from[0], from[1], bytes).ok_or_else(unlike)?;

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{NoiseDraws, TextToImage, TextToImageReport, TextToImageRequest};
+use super::{NoiseSequence, TextToImage, TextToImageReport, TextToImageRequest};
 use crate::diffusion::Progress;
 use crate::error::{Error, Result};
 use crate::media::{Image, Samples};
@@ -23,7 +23,7 @@ impl TextToImage {
         &mut self,
         image: &Image,
         request: &TextToImageRequest<'_>,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Image, TextToImageReport)> {
         image.check()?;

@@ -8,7 +8,7 @@
 //!
 //! Networks are loaded when they are needed, and stay loaded for other images where the memory limit
 //! allows (`network_pool.rs`). Noise is drawn in the order of diffusers' pipelines
-//! (`noise_draws.rs`), so that with the same noise the images are the same.
+//! (`noise_sequence.rs`), so that with the same noise the images are the same.
 
 mod autoencoder;
 mod bound_graph;
@@ -19,7 +19,7 @@ mod filled;
 mod folder;
 mod learned_variance;
 mod network_pool;
-mod noise_draws;
+mod noise_sequence;
 mod observed;
 mod preview;
 mod prompt;
@@ -46,8 +46,8 @@ use crate::task::as_images;
 use crate::tensor::Range;
 pub use folder::{is_pipeline, pipeline_of};
 use network_pool::NetworkPool;
-pub use network_pool::{Reuse, SavedGraph, TextToImageOptions};
-pub use noise_draws::NoiseDraws;
+pub use network_pool::{Retention, SavedGraph, TextToImageOptions};
+pub use noise_sequence::NoiseSequence;
 pub use observed::{PredictedStep, StepObserver};
 pub use preview::{Preview, TinyDecoder};
 pub use prompt::{Fragment, fragments};
@@ -73,62 +73,64 @@ pub struct TextToImage {
 /// instruction is left out.
 type PromptKey = (String, Option<String>, usize, bool);
 
-/// What is requested of a pipeline. Where it leaves something open, the pipeline's defaults are taken.
+/// What is requested of a pipeline. Where a field is `None` or empty, the pipeline's own default
+/// applies, unless the field says another.
 #[derive(Clone, Debug, Default)]
 pub struct TextToImageRequest<'a> {
-    /// What the image is to show. `(word:1.3)` gives a word more weight.
+    /// The text prompt. `(word:1.3)` gives a word more weight.
     pub prompt: String,
-    /// What it is not to show.
+    /// The negative prompt. Default: an empty prompt, or zeros where the pipeline was made for them.
     pub negative_prompt: Option<String>,
-    /// The class that the image is to show, of a pipeline that is conditioned on one.
+    /// The class of the image, for a pipeline that is conditioned on one. Default: none.
     pub class: Option<usize>,
-    /// The class that it is not to show, rather than none.
+    /// The negative class. Default: the unconditional class.
     pub negative_class: Option<usize>,
-    /// Width and height of the image.
+    /// Width and height of the image, in pixels.
     pub size: Option<[usize; 2]>,
-    /// Sampler steps.
+    /// Sampler steps, 1 to 1000.
     pub steps: Option<usize>,
     /// A sampler in place of the scheduler's.
     pub sampler: Option<Sampler>,
-    /// Stochasticity of samplers that have it.
+    /// Stochasticity of samplers that have it, from 0 to 1. Default: the sampler's.
     pub eta: Option<f64>,
-    /// The guidance scale; 1 or less is no guidance, but for networks that take it as an input.
+    /// The guidance scale; 1 or less is no guidance, except for networks that take it as an input.
     pub guidance_scale: Option<f64>,
-    /// How far guidance is rescaled, from 0 to 1 (Lin et al. 2024, section 3.4).
+    /// How far guidance is rescaled, from 0 to 1 (Lin et al. 2024, section 3.4). Default: 0.
     pub guidance_rescale: f64,
-    /// The sigmas, noise to signal, within which there is guidance (Kynkaanniemi et al. 2024).
-    /// Outside them the prompt alone is evaluated. By default it is everywhere.
+    /// The range of sigma, noise to signal, in which guidance is active (Kynkaanniemi et al. 2024).
+    /// Outside it, only the prompt is evaluated. Default: everywhere.
     pub guidance_interval: Option<[f64; 2]>,
-    /// The scale of the image that is edited (Brooks et al. 2023).
+    /// The guidance scale of the image that is edited (Brooks et al. 2023).
     pub image_guidance_scale: Option<f64>,
-    /// How many of the text encoder's last layers are left out.
+    /// How many of the text encoder's last layers are skipped. Default: 0.
     pub clip_skip: usize,
-    /// Whether the instruction that a pipeline puts before prompts is left out (Sana).
+    /// Whether the instruction that a pipeline puts before prompts is left out (Sana). Default:
+    /// false.
     pub without_instruction: bool,
-    /// The image to start from, to edit, to fill or to enlarge.
+    /// The image to start from, edit, inpaint or enlarge. Default: none.
     pub start: Option<&'a Image>,
-    /// The part of the schedule that the start image goes through, from 0 to 1.
+    /// The part of the schedule that is sampled for a start image, from 0 to 1.
     pub strength: Option<f64>,
-    /// White where the start image is to be filled.
+    /// The mask of the start image, white where it is to be inpainted. Default: none.
     pub mask: Option<&'a Image>,
     /// The noise that is added to an image before it is enlarged, as a timestep of its schedule.
     pub noise_level: Option<usize>,
-    /// The image that a ControlNet follows.
+    /// The conditioning image of a ControlNet. Default: none.
     pub control: Option<&'a Image>,
-    /// The factor of the ControlNet's residuals.
+    /// The factor of the ControlNet's residuals. Default: 1.
     pub control_scale: Option<f64>,
-    /// What is requested of single stages of a cascade, in order.
+    /// Requests for the single stages of a cascade, in order. Default: none.
     pub stages: Vec<StageRequest>,
 }
 
 impl TextToImageRequest<'_> {
-    /// A request for an image of this text, with the pipeline's defaults.
+    /// A request for an image with this prompt and the pipeline's defaults.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self { prompt: prompt.into(), ..Self::default() }
     }
 }
 
-/// What is requested of one stage of a cascade.
+/// What is requested of one stage of a cascade; by default the stage's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageRequest {
     /// Sampler steps.
@@ -227,7 +229,7 @@ impl TextToImage {
     pub fn sample(
         &mut self,
         request: &TextToImageRequest<'_>,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Array4<f32>, TextToImageReport)> {
         self.sample_observed(request, draws, None, watch)
@@ -240,7 +242,7 @@ impl TextToImage {
     pub fn sample_observed(
         &mut self,
         request: &TextToImageRequest<'_>,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
         mut observer: Option<&mut dyn StepObserver>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Array4<f32>, TextToImageReport)> {
@@ -325,7 +327,7 @@ impl TextToImage {
         seed: u64,
         mut observe: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Image, TextToImageReport)> {
-        let mut draws = NoiseDraws::of_seed(seed);
+        let mut draws = NoiseSequence::from_seed(seed);
         let (sample, report) = self.sample(request, &mut draws, &mut observe)?;
         Ok((self.decode_image(sample, &mut observe)?, report))
     }
@@ -365,7 +367,7 @@ impl TextToImage {
         {
             format!("{name} is not guided by an image; leave the image guidance scale out")
         } else if request.start.is_some() && !any(|stage| stage.state == StateSpec::Image) {
-            format!("{name} starts from no image; leave it out")
+            format!("{name} does not start from an image; leave it out")
         } else if request.size.is_some()
             && !any(|stage| {
                 stage.state == StateSpec::Image && stage.concat != ConcatCondition::LowRes
@@ -375,7 +377,7 @@ impl TextToImage {
         } else if request.class.is_some() && !any(|stage| stage.classes > 0) {
             format!("{name} is not conditioned on a class; leave the class out")
         } else if request.class.is_none() && any(|stage| stage.classes > 0) {
-            format!("{name} generates images of a class; give {CLASS}")
+            format!("{name} needs a class; choose one with {CLASS}")
         } else if self.spec.text.is_empty()
             && !(request.prompt.is_empty() && request.negative_prompt.is_none())
         {
@@ -403,7 +405,7 @@ impl TextToImage {
                 _,
                 Some(_),
             ) => "takes no mask; leave it out",
-            (_, None, Some(_)) => "was given a mask and no image that it belongs to",
+            (_, None, Some(_)) => "was given a mask, but no image to inpaint",
             _ if stage.control.is_some() && request.control.is_none() => {
                 "follows a control image, and none was given"
             }

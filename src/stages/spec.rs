@@ -84,7 +84,9 @@ impl PipelineSpec {
         let joined = self.embedding.sequence.iter().flatten().chain(&self.embedding.pooled);
         if !joined.chain(&self.embedding.mask).all(known) {
             let count = self.text.len();
-            return Some(format!("{count} text encoders, and an embedding of another one"));
+            return Some(format!(
+                "{count} text encoders, and an embedding that refers to another one"
+            ));
         }
         let text = self.text.iter().find_map(|text| {
             within("length", text.length.unwrap_or(1), &(1..=4096))

@@ -251,7 +251,7 @@ fn generates_digits_of_the_requested_class() {
         .says("the classes 0 to 9; there is no class 10");
     eddy("generate -m digits-ddpm -o n.png --size 16x16").within(&place).fails(2).says("8x8 only");
     let wrong = "generate -o n.png --size 8x8 --class 1 --classifier digits-classifier";
-    eddy(wrong).within(&place).fails(4).says("expected one to guide, of 3 channels");
+    eddy(wrong).within(&place).fails(4).says("expected a classifier of 3 channels");
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn rejects_impossible_requests() {
             "the mask has 21x20 pixels and the image 20x20",
         ),
         ("inpaint a.png --mask gone.png -o b.png", 3, "no such file"),
-        ("inpaint a.png --mask mask.png -o b.png -m denoise-fast", 4, "expected one to generate"),
+        ("inpaint a.png --mask mask.png -o b.png -m denoise-fast", 4, "expected generate"),
         (
             "inpaint a.png --mask mask.png -o b.png --sampler heun --resample 2",
             2,

@@ -159,7 +159,7 @@ fn requests_that_cannot_be_met() {
     let classes = Place::with_pipeline("published-dit");
     let run = |more: &str| eddy(&format!("generate -m pipeline -o x.png {more}")).within(&classes);
     run("--prompt cat --class 1").fails(2).says("has no text encoder; leave the prompts out");
-    run("--steps 2").fails(2).says("generates images of a class; give --class");
+    run("--steps 2").fails(2).says("needs a class; choose one with --class");
     run("--class 1001").fails(2).says("has the classes 0 to 999, and 1001 was requested");
     refuses(
         &place,

@@ -152,7 +152,7 @@ pub struct TrialImages {
 
 impl ProbedModel {
     /// Reads the network in a file and detects the properties that the description lacks. It is run
-    /// on the processor, some dozens of times on small images.
+    /// on the CPU, some dozens of times on small images.
     ///
     /// # Errors
     /// [`Error::Model`] when it is not an ONNX file, has an input of unknown role, or does not run.

@@ -235,9 +235,8 @@ impl Manifest {
         let Some(table) = &self.schedule else { return Ok(None) };
         if !self.prediction.takes_timestep() {
             let problem = format!(
-                "its prediction {} does not go with a [schedule], on which networks give epsilon, \
-                 v_prediction or sample; give it one of these, or a [sigma] in place of the \
-                 [schedule]",
+                "its prediction is {}, but a [schedule] needs epsilon, v_prediction or sample; change \
+                 it to one of these, or write a [sigma] in place of the [schedule]",
                 self.prediction
             );
             return Err(Error::model(model, problem));

@@ -1,7 +1,7 @@
 //! Learns the distribution of differences between frames in static areas from the frames
 //! themselves.
 //!
-//! Noise that passed through a camera's processor and an encoder does not have one level: it
+//! Noise that passed through a camera's image processor and an encoder does not have one level: it
 //! depends on brightness and texture, and some blocks have far more of it than others. In a mostly
 //! static scene, the typical difference of blocks of one brightness and texture is noise, and the
 //! spread between blocks determines the limit for outliers.
