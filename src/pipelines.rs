@@ -788,9 +788,7 @@ mod tests {
     }
     #[test]
     fn samples_are_unconditional_unless_a_class_is_given() -> Result<()> {
-        let noise = ndarray::Array4::from_shape_fn([1, 1, 8, 8], |(_, _, y, x)| {
-            ((3 * x + 5 * y) % 7) as f32 / 2.0 - 1.5
-        });
+        let noise = crate::diffusion::Philox::new(5).initial([1, 1, 8, 8]);
         let eddy = Eddy::new()?;
         let sampled = |class: Option<usize>| {
             let mut pipeline = eddy.network("digits-ddpm")?.steps(10);
@@ -802,11 +800,7 @@ mod tests {
         assert!(classes.iter().all(|sample| *sample != unconditional));
         let mut generator = eddy.generator("digits-ddpm")?;
         (generator.options().sampler, generator.options().steps) = (Some(Sampler::DDIM), Some(10));
-        let request = crate::task::GenerateRequest {
-            seeds: vec![0],
-            initial: Some(noise.clone()),
-            ..Default::default()
-        };
+        let request = crate::task::GenerateRequest { seeds: vec![5], ..Default::default() };
         let expected = crate::task::as_images(&unconditional, Range::new(-1.0, 1.0)?)?;
         assert_eq!(generator.run(None, request)?, expected, "the generator's without a class");
         // A zero is empty in its middle, a one is not.
