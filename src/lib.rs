@@ -54,6 +54,7 @@
 
 pub mod array;
 pub mod diffusion;
+pub mod digest;
 pub mod durable;
 pub mod error;
 pub mod machine;

@@ -5,12 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use clap::Args;
+use eddy::digest::sha256;
 use eddy::network::SessionOptions;
 use eddy::stages::{
     Retention, TextToImage, TextToImageOptions, TextToImageReport, TextToImageRequest,
 };
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::console::Console;
 use super::options::{Opened, pair};
@@ -209,10 +209,7 @@ pub(crate) fn parameters<'a>(
     for (key, path) in files {
         add(key, json!(path.to_string_lossy()));
         // A file that is gone by now was read before.
-        let hash = fs::read(path).ok().map(|bytes| {
-            let hash = Sha256::digest(bytes);
-            hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-        });
+        let hash = fs::read(path).ok().map(|bytes| sha256(&bytes));
         add(&format!("{key}_sha256"), json!(hash));
     }
     note

@@ -17,8 +17,9 @@ use super::manifest::{
 };
 use crate::diffusion::config::{self, shortened};
 use crate::diffusion::{Prediction, Sampler};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::network::{Axes, Colors, sha256};
+use crate::network::{Axes, Colors};
 
 /// The `config.json` of a part, whose keys are read one by one. `null` counts as absent.
 pub(crate) struct Config {

@@ -14,10 +14,9 @@ use super::files::{
 use super::import::manifest_of_diffusers;
 use super::manifest::{Manifest, ModelFile, State};
 use super::precision::Precision;
+use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::network::{
-    Device, Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, sha256,
-};
+use crate::network::{Device, Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
 use crate::setting::PRECISION;
 
 /// A model package.

@@ -23,6 +23,7 @@ mod noise_sequence;
 mod observed;
 mod preview;
 mod prompt;
+mod request;
 mod spec;
 mod stage;
 mod stage_images;
@@ -37,11 +38,10 @@ use std::sync::Arc;
 
 use ndarray::Array4;
 
-use crate::diffusion::{Progress, Sampler};
+use crate::diffusion::Progress;
 use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::network::Runtime;
-use crate::setting::CLASS;
 use crate::task::as_images;
 use crate::tensor::Range;
 pub use folder::{is_pipeline, pipeline_of};
@@ -51,6 +51,7 @@ pub use noise_sequence::NoiseSequence;
 pub use observed::{PredictedStep, StepObserver};
 pub use preview::{Preview, TinyDecoder};
 pub use prompt::{Fragment, fragments};
+pub use request::{StageRequest, TextToImageRequest};
 pub use spec::{
     AutoencoderSpec, ConcatCondition, EmbeddingSpec, Enlargement, GuidanceSpec, MicroConditions,
     PipelineSpec, PriorConditioning, StageDefaults, StageSpec, StateSpec, StrengthSpec, TextSpec,
@@ -72,72 +73,6 @@ pub struct TextToImage {
 /// What embeddings depend on: the prompt, the negative prompt, skipped layers, and whether the
 /// instruction is left out.
 type PromptKey = (String, Option<String>, usize, bool);
-
-/// What is requested of a pipeline. Where a field is `None` or empty, the pipeline's own default
-/// applies, unless the field says another.
-#[derive(Clone, Debug, Default)]
-pub struct TextToImageRequest<'a> {
-    /// The text prompt. `(word:1.3)` gives a word more weight.
-    pub prompt: String,
-    /// The negative prompt. Default: an empty prompt, or zeros where the pipeline was made for them.
-    pub negative_prompt: Option<String>,
-    /// The class of the image, for a pipeline that is conditioned on one. Default: none.
-    pub class: Option<usize>,
-    /// The negative class. Default: the unconditional class.
-    pub negative_class: Option<usize>,
-    /// Width and height of the image, in pixels.
-    pub size: Option<[usize; 2]>,
-    /// Sampler steps, 1 to 1000.
-    pub steps: Option<usize>,
-    /// A sampler in place of the scheduler's.
-    pub sampler: Option<Sampler>,
-    /// Stochasticity of samplers that have it, from 0 to 1. Default: the sampler's.
-    pub eta: Option<f64>,
-    /// The guidance scale; 1 or less is no guidance, except for networks that take it as an input.
-    pub guidance_scale: Option<f64>,
-    /// How far guidance is rescaled, from 0 to 1 (Lin et al. 2024, section 3.4). Default: 0.
-    pub guidance_rescale: f64,
-    /// The range of sigma, noise to signal, in which guidance is active (Kynkaanniemi et al. 2024).
-    /// Outside it, only the prompt is evaluated. Default: everywhere.
-    pub guidance_interval: Option<[f64; 2]>,
-    /// The guidance scale of the image that is edited (Brooks et al. 2023).
-    pub image_guidance_scale: Option<f64>,
-    /// How many of the text encoder's last layers are skipped. Default: 0.
-    pub clip_skip: usize,
-    /// Whether the instruction that a pipeline puts before prompts is left out (Sana). Default:
-    /// false.
-    pub without_instruction: bool,
-    /// The image to start from, edit, inpaint or enlarge. Default: none.
-    pub start: Option<&'a Image>,
-    /// The part of the schedule that is sampled for a start image, from 0 to 1.
-    pub strength: Option<f64>,
-    /// The mask of the start image, white where it is to be inpainted. Default: none.
-    pub mask: Option<&'a Image>,
-    /// The noise that is added to an image before it is enlarged, as a timestep of its schedule.
-    pub noise_level: Option<usize>,
-    /// The conditioning image of a ControlNet. Default: none.
-    pub control: Option<&'a Image>,
-    /// The factor of the ControlNet's residuals. Default: 1.
-    pub control_scale: Option<f64>,
-    /// Requests for the single stages of a cascade, in order. Default: none.
-    pub stages: Vec<StageRequest>,
-}
-
-impl TextToImageRequest<'_> {
-    /// A request for an image with this prompt and the pipeline's defaults.
-    pub fn new(prompt: impl Into<String>) -> Self {
-        Self { prompt: prompt.into(), ..Self::default() }
-    }
-}
-
-/// What is requested of one stage of a cascade; by default the stage's own.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StageRequest {
-    /// Sampler steps.
-    pub steps: Option<usize>,
-    /// The guidance scale.
-    pub guidance_scale: Option<f64>,
-}
 
 /// How a request is run, for reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -261,10 +196,7 @@ impl TextToImage {
             truncated: Vec::new(),
             uses_negative_prompt: false,
         };
-        self.check_stages(request)?;
-        for stage in &self.spec.stages {
-            self.check(stage, request)?;
-        }
+        request.check(&self.spec)?;
         self.pool.check(self.spec.networks())?;
         let loads = self.pool.loads();
         let embedded = self.embeddings(request)?;
@@ -350,68 +282,6 @@ impl TextToImage {
 
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::model(self.folder.display().to_string(), problem)
-    }
-
-    /// Whether the request has nothing that all stages ignore.
-    fn check_stages(&self, request: &TextToImageRequest<'_>) -> Result<()> {
-        let PipelineSpec { name, stages, .. } = &self.spec;
-        let any = |holds: fn(&StageSpec) -> bool| stages.iter().any(holds);
-        let (given, count) = (request.stages.len(), stages.len());
-        let problem = if given > count {
-            let plural = if count == 1 { "" } else { "s" };
-            format!("{name} has {count} stage{plural}, and values for {given} were given")
-        } else if request.noise_level.is_some() && !any(|stage| stage.low_res_scheduler.is_some()) {
-            format!("{name} adds no noise to an image that it enlarges; leave the noise level out")
-        } else if request.image_guidance_scale.is_some()
-            && !any(|stage| stage.guidance == GuidanceSpec::TextAndImage)
-        {
-            format!("{name} is not guided by an image; leave the image guidance scale out")
-        } else if request.start.is_some() && !any(|stage| stage.state == StateSpec::Image) {
-            format!("{name} does not start from an image; leave it out")
-        } else if request.size.is_some()
-            && !any(|stage| {
-                stage.state == StateSpec::Image && stage.concat != ConcatCondition::LowRes
-            })
-        {
-            format!("{name} generates images of one size; leave the size out")
-        } else if request.class.is_some() && !any(|stage| stage.classes > 0) {
-            format!("{name} is not conditioned on a class; leave the class out")
-        } else if request.class.is_none() && any(|stage| stage.classes > 0) {
-            format!("{name} needs a class; choose one with {CLASS}")
-        } else if self.spec.text.is_empty()
-            && !(request.prompt.is_empty() && request.negative_prompt.is_none())
-        {
-            format!("{name} has no text encoder; leave the prompts out")
-        } else {
-            return Ok(());
-        };
-        Err(Error::usage(problem))
-    }
-
-    /// Whether the request has what the stage is conditioned on, and nothing that it ignores.
-    fn check(&self, stage: &StageSpec, request: &TextToImageRequest<'_>) -> Result<()> {
-        let name = &self.spec.name;
-        let problem = match (stage.concat, request.start, request.mask) {
-            (ConcatCondition::MaskedImage, None, _) | (ConcatCondition::MaskedImage, _, None) => {
-                "fills masked areas of an image; give an image and a mask"
-            }
-            (ConcatCondition::Image, None, _) => "edits an image, and none was given",
-            (ConcatCondition::LowRes, None, _) => "enlarges an image, and none was given",
-            (ConcatCondition::Enlarged(_), None, _) if self.spec.stages.len() == 1 => {
-                "enlarges an image, and none was given"
-            }
-            (
-                ConcatCondition::Image | ConcatCondition::LowRes | ConcatCondition::Enlarged(_),
-                _,
-                Some(_),
-            ) => "takes no mask; leave it out",
-            (_, None, Some(_)) => "was given a mask, but no image to inpaint",
-            _ if stage.control.is_some() && request.control.is_none() => {
-                "follows a control image, and none was given"
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::usage(format!("{name} {problem}")))
     }
 
     fn embeddings(&mut self, request: &TextToImageRequest<'_>) -> Result<Embeddings> {

@@ -1,6 +1,8 @@
 //! The networks of a pipeline that are loaded: one at a time, or as many as the memory limit
 //! allows.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,6 +87,8 @@ pub(super) struct NetworkPool {
     options: TextToImageOptions,
     /// Networks in no use with their files and sizes in bytes, the least recently used first.
     idle: Vec<(String, u64, Idle)>,
+    /// The bytes of networks whose size was asked for, by file, so that each graph is read once for it.
+    sizes: RefCell<BTreeMap<String, u64>>,
     /// How many networks have been loaded.
     loads: usize,
     /// Measures the memory that the process has, in bytes.
@@ -95,7 +99,8 @@ impl NetworkPool {
     pub(super) fn new(runtime: &Arc<Runtime>, folder: &Path, options: TextToImageOptions) -> Self {
         let (runtime, folder) = (Arc::clone(runtime), folder.to_owned());
         let resident = machine::resident_memory;
-        Self { runtime, folder, options, idle: Vec::new(), loads: 0, resident }
+        let (idle, sizes) = (Vec::new(), RefCell::default());
+        Self { runtime, folder, options, idle, sizes, loads: 0, resident }
     }
 
     pub(super) fn runtime(&self) -> &Arc<Runtime> {
@@ -274,9 +279,19 @@ impl NetworkPool {
 
     /// The bytes of a network's graph and weights.
     fn size(&self, file: &str) -> Option<u64> {
+        let file = self.variant(file);
+        if let Some(size) = self.sizes.borrow().get(&file) {
+            return Some(*size);
+        }
+        let size = self.measure(&file)?;
+        self.sizes.borrow_mut().insert(file, size);
+        Some(size)
+    }
+
+    fn measure(&self, file: &str) -> Option<u64> {
         /// A larger graph has its weights within.
         const LARGEST_WITH_FILES: u64 = 32 << 20;
-        let path = find_inside(&self.folder, &self.variant(file), Links::Cache).ok()?;
+        let path = find_inside(&self.folder, file, Links::Cache).ok()?;
         let own = fs::metadata(&path).ok()?.len();
         if own > LARGEST_WITH_FILES {
             return Some(own);

@@ -14,10 +14,11 @@ use super::import::Scheduler;
 use super::manifest::{Constant, Manifest, Task};
 use super::precision::Precision;
 use crate::diffusion::{Prediction, Sampler};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::network::{
-    Axes, Colors, ModelSource, NoiseScale, ProbeSession, Runtime, SessionOptions, sha256,
+    Axes, Colors, ModelSource, NoiseScale, ProbeSession, Runtime, SessionOptions,
 };
 use probe::Probe;
 pub use roles::Role;

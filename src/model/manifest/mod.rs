@@ -14,9 +14,10 @@ use super::class_indices::ClassIndices;
 use super::files::MAX_CONFIG_BYTES;
 use super::precision::Precision;
 use crate::diffusion::{DiscreteSchedule, Prediction, Schedule, SigmaSchedule, config};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::network::NoiseScale::{Linear, QuarterLog};
-use crate::network::{Axes, Colors, Encoding, NoiseEncoding, sha256};
+use crate::network::{Axes, Colors, Encoding, NoiseEncoding};
 use crate::setting::{MAX_MEMORY, TILE};
 use crate::tile::{Locality, TilePlan};
 pub use tables::{
