@@ -633,7 +633,8 @@ fn reports_truncated_sound_when_it_is_copied() {
     place.holds_only(&["a.mp4", "b.mp4", "b.y4m", "cut.mp4", "identity", "whole.mp4"]);
 }
 
-/// If there are hardly any frames, the encoder still gets the start of the sound, or no sound stream.
+/// If there are hardly any frames, the encoder still gets the start of the sound, or no sound
+/// stream.
 #[test]
 fn a_truncated_file_keeps_its_frames_for_any_length_of_sound() {
     let Some(place) = place() else { return };

@@ -26,7 +26,8 @@ pub(crate) struct Arguments {
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// Measure frames per second of video, at 640x480, 1280x720 and 1920x1080 or at --size, each for
+    /// Measure frames per second of video, at 640x480, 1280x720 and 1920x1080 or at --size, each
+    /// for
     /// --seconds
     #[arg(long, conflicts_with = "steps")]
     video: bool,

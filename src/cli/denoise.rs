@@ -35,10 +35,10 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// A bundled model, the folder of a model package, or an .onnx file. Default: `camera` for 4:2:0,
-    /// 4:2:2 and gray video and for images with the noise of a camera or a codec; `denoise-fast` for
-    /// other video and for images with white noise. With --fps or --deadline-ms, other video uses
-    /// `denoise` as long as it keeps the rate
+    /// A bundled model, the folder of a model package, or an .onnx file. Default: `camera` for
+    /// 4:2:0, 4:2:2 and gray video and for images with the noise of a camera or a codec;
+    /// `denoise-fast` for other video and for images with white noise. With --fps or --deadline-ms,
+    /// other video uses `denoise` as long as it keeps the rate
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 

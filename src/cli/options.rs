@@ -113,8 +113,8 @@ impl DeviceOptions {
         let opened = self.open(console)?;
         if let Some(ByteSize(bytes)) = memory.max_memory.filter(|_| !opened.device().is_gpu()) {
             let threads = if self.threads == 0 { default_threads() } else { self.threads };
-            // The threads of up to four networks, and our own. ONNX Runtime waits forever for a thread that has
-            // no memory for its stack.
+            // The threads of up to four networks, and our own. ONNX Runtime waits forever for a
+            // thread that has no memory for its stack.
             let threads = 4 * threads + 16;
             // Without the limit of the kernel, only our own allocations keep to it.
             let _ = machine::limit_allocations(bytes, threads);
@@ -416,9 +416,10 @@ pub(crate) struct MemoryOptions {
     #[arg(long, value_name = "PX")]
     tile_overlap: Option<usize>,
 
-    /// Memory limit of the process, such as 512M or 2G. Tiles are chosen to fit it, and the run fails
-    /// if a network allocates more. It also decides how many networks of a pipeline stay loaded. By
-    /// default tiles fit a quarter of the machine's memory, and allocations are not limited
+    /// Memory limit of the process, such as 512M or 2G. Tiles are chosen to fit it, and the run
+    /// fails if a network allocates more. It also decides how many networks of a pipeline stay
+    /// loaded. By default tiles fit a quarter of the machine's memory, and allocations are not
+    /// limited
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<ByteSize>,
 }

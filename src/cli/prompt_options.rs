@@ -1,5 +1,5 @@
-//! Options of `eddy generate` and `eddy upscale` for pipelines with text encoders, and the record of
-//! a run.
+//! Options of `eddy generate` and `eddy upscale` for pipelines with text encoders, and the record
+//! of a run.
 
 use std::fs;
 use std::path::Path;
@@ -41,8 +41,8 @@ pub(crate) struct PromptOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Guidance")]
 pub(crate) struct GuidanceOptions {
-    /// Guidance scale: 1 is the conditional model, a larger scale has more fidelity and less diversity;
-    /// with a classifier the inverse of its temperature. Default: the model's
+    /// Guidance scale: 1 is the conditional model, a larger scale has more fidelity and less
+    /// diversity; with a classifier the inverse of its temperature. Default: the model's
     #[arg(long, value_name = "F")]
     pub(crate) guidance_scale: Option<f64>,
 

@@ -102,8 +102,8 @@ pub struct DiscreteSchedule {
     /// The offset added to `Leading` timesteps. Default: 0.
     pub steps_offset: usize,
     /// Whether predictions are clipped to `clip_sample_range`. Default: true for `ddim`, `ddpm`,
-    /// `pc` and `ode`, false for `heun` and `lcm`. Without effect on other samplers, such as `euler`
-    /// and `dpmpp-2m`: none of these clips to a range, as in diffusers.
+    /// `pc` and `ode`, false for `heun` and `lcm`. Without effect on other samplers, such as
+    /// `euler` and `dpmpp-2m`: none of these clips to a range, as in diffusers.
     pub clip_sample: Option<bool>,
     /// The largest magnitude of a clipped prediction. Default: 1.
     pub clip_sample_range: f64,
@@ -112,8 +112,8 @@ pub struct DiscreteSchedule {
     /// false.
     pub clips_direction: bool,
     /// Dynamic thresholding in place of clipping, also by the DPM-Solver++ family, `unipc` and
-    /// `deis`. Without effect on samplers in sigma, such as `euler`; a file that asks these for it is
-    /// refused. Default: none.
+    /// `deis`. Without effect on samplers in sigma, such as `euler`; a file that asks these for it
+    /// is refused. Default: none.
     pub threshold: Option<Threshold>,
     /// Whether `ddim` and `pndm` end at the clean image rather than at timestep 0
     /// (`set_alpha_to_one`). Default: true for `ddim`, false for `pndm`.
@@ -145,7 +145,8 @@ pub struct DiscreteSchedule {
     pub final_sigma: FinalSigma,
     /// How the sigmas of `euler` and `dpmpp-2m` are spaced. Default: [`SigmaSpacing::Timesteps`].
     pub sigma_spacing: SigmaSpacing,
-    /// The shift of flow sigmas toward noise (Esser et al. 2024, equation 23). Default: 1, no shift.
+    /// The shift of flow sigmas toward noise (Esser et al. 2024, equation 23). Default: 1, no
+    /// shift.
     pub flow_shift: f64,
     /// The lowest Karras or exponential sigma. Default: that of the schedule.
     pub sigma_min: Option<f64>,
@@ -254,7 +255,7 @@ impl DiscreteSchedule {
             products.is_sorted_by(|before, after| before >= after) && products[0] < 1.0;
         if !self.betas.betas(self.train_steps).iter().all(is_possible) || !is_falling {
             return Err(self.error(
-                "the betas are not valid variances of the forward steps: each must lie between 0 and 1",
+                "the betas are not valid variances of forward steps: each must lie between 0 and 1",
             ));
         }
         Ok(table)

@@ -26,23 +26,23 @@ pub enum LevelPath {
     /// DPM-Solver++'s path, in variance-preserving coordinates. Predictions are thresholded where
     /// the schedule asks for it, and never clipped to a range.
     DpmSolver,
-    /// [`DpmSolver`](Self::DpmSolver) for `unipc`: Karras and exponential sigmas end at their own last
-    /// sigma.
+    /// [`DpmSolver`](Self::DpmSolver) for `unipc`: Karras and exponential sigmas end at their own
+    /// last sigma.
     UniPc,
     /// [`UniPc`](Self::UniPc) for `deis`, which never reaches the clean image itself.
     Deis,
-    /// [`DpmSolver`](Self::DpmSolver) for single-step solvers, which support only `linspace` spacing
-    /// and no offset.
+    /// [`DpmSolver`](Self::DpmSolver) for single-step solvers, which support only `linspace`
+    /// spacing and no offset.
     DpmSolverSinglestep,
     /// [`VarianceExploding`](Self::VarianceExploding), for samplers that also evaluate between two
     /// sigmas. Karras timesteps are rounded.
     VarianceExplodingMidpoint,
-    /// [`DdimStride`](Self::DdimStride) for `pndm`, which ends at timestep 0 by default. Predictions are
-    /// not clipped.
+    /// [`DdimStride`](Self::DdimStride) for `pndm`, which ends at timestep 0 by default.
+    /// Predictions are not clipped.
     Pndm,
     /// The timesteps at which a latent consistency model was distilled, for `lcm`.
     Lcm,
-    /// The same timesteps for `tcd`, each with the lower timestep from which noise is added. The last
-    /// step ends at timestep 0. Predictions are neither clipped nor thresholded.
+    /// The same timesteps for `tcd`, each with the lower timestep from which noise is added. The
+    /// last step ends at timestep 0. Predictions are neither clipped nor thresholded.
     Tcd,
 }

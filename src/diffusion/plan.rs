@@ -64,8 +64,8 @@ pub const HISTORY_SLOTS: usize = 5;
 ///
 /// `H_j` is the value that an earlier step stored in slot `j` ([`HistoryEntry`]). Linear multistep
 /// methods store predictions. Methods that return to an earlier state compute it from `x` and the
-/// stored values. With `d = 0` the step adds no noise. `e` is nonzero only where the direction of a step
-/// comes from the unclipped prediction (DDIM with `clip_sample`).
+/// stored values. With `d = 0` the step adds no noise. `e` is nonzero only where the direction of a
+/// step comes from the unclipped prediction (DDIM with `clip_sample`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// The scalar noise level that the network is conditioned on.
@@ -160,9 +160,9 @@ pub struct Plan {
 impl Plan {
     /// The plan from step `first` on, for a state that is already at that step's level.
     ///
-    /// Values that skipped steps would have stored are replaced by the value that the first remaining
-    /// step stores, as if predictions had been constant before it. All methods here are exact for
-    /// constant predictions, so this starts at lower order.
+    /// Values that skipped steps would have stored are replaced by the value that the first
+    /// remaining step stores, as if predictions had been constant before it. All methods here are
+    /// exact for constant predictions, so this starts at lower order.
     #[must_use]
     pub fn from_row(&self, first: usize) -> Self {
         let (before, rows) = self.steps.split_at(first.min(self.steps.len()));

@@ -1,4 +1,5 @@
-//! Folders in the user's cache, each of which is made once: TensorRT's engines and optimized graphs.
+//! Folders in the user's cache, each of which is made once: TensorRT's engines and optimized
+//! graphs.
 //!
 //! The hash of everything that a folder depends on is its name. It is filled under a temporary name
 //! and renamed when it is complete, with a manifest of its files. A folder without a manifest, or

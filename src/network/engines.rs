@@ -1,8 +1,8 @@
 //! The cache of TensorRT engines, so that each is built once.
 //!
 //! An engine is valid for one network, precision and shape, one kind of GPU, and one version of all
-//! software involved. TensorRT writes to a temporary folder of the [cache](super::cache), which gets
-//! its name after the engine has run once.
+//! software involved. TensorRT writes to a temporary folder of the [cache](super::cache), which
+//! gets its name after the engine has run once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,8 @@ struct EngineManifest {
     seconds: f64,
 }
 
-/// The folder of the engines in the user's cache. Without one, every start builds its engines again.
+/// The folder of the engines in the user's cache. Without one, every start builds its engines
+/// again.
 pub fn folder() -> Option<PathBuf> {
     cache::root().map(|root| root.join("tensorrt"))
 }

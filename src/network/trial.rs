@@ -67,7 +67,8 @@ pub struct Port {
     pub name: String,
     /// The element type.
     pub element: Element,
-    /// The declared shape, -1 for a free axis; empty for a scalar and for a value that is not a tensor.
+    /// The declared shape, -1 for a free axis; empty for a scalar and for a value that is not a
+    /// tensor.
     pub shape: Vec<i64>,
     /// Type and shape as ONNX Runtime writes them.
     pub text: String,

@@ -1,4 +1,4 @@
-//! Between images and latents.
+//! Autoencoders: images to latents, and latents to images.
 
 use std::ops::ControlFlow;
 
@@ -44,7 +44,7 @@ impl AutoencoderSpec {
     /// from its distribution by the next draw, or is the mean if `draws` is `None`.
     ///
     /// # Errors
-    /// [`Error::Model`] when the encoder gives something else than latents, [`Error::Evaluation`]
+    /// [`Error::Model`] when the encoder does not give latents, [`Error::Evaluation`]
     /// when it fails.
     pub(super) fn encode(
         &self,

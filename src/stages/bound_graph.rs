@@ -84,7 +84,7 @@ impl BoundGraph {
         Ok(Self { graph, other, is_single })
     }
 
-    /// Takes the prompt alone, or all branches.
+    /// Selects the inputs of the prompt alone, or of all branches.
     pub(super) fn select(&mut self, single: bool) {
         if let Some(other) = self.other.as_mut().filter(|_| single != self.is_single) {
             self.graph.swap_constants(other);

@@ -1,4 +1,4 @@
-//! The images that a pipeline is given, as tensors.
+//! The images of a request, as tensors.
 
 use image::imageops::{self, FilterType};
 use ndarray::{Array4, ArrayView4};
@@ -12,7 +12,7 @@ use crate::tensor::{Range, read_planes};
 /// size (Lanczos, as diffusers does). Alpha is left out.
 ///
 /// # Errors
-/// [`Error::Usage`] for an image of no colors.
+/// [`Error::Usage`] for an image without colors.
 pub(super) fn color_planes(image: &Image, size: [usize; 2], range: Range) -> Result<Array4<f32>> {
     let image = resized(&image.visible(), size)?;
     let mut planes = Array4::zeros([1, 3, image.height, image.width]);
@@ -23,7 +23,7 @@ pub(super) fn color_planes(image: &Image, size: [usize; 2], range: Range) -> Res
 /// A mask as `[1, 1, height, width]`, 1 where it is at least half white.
 ///
 /// # Errors
-/// [`Error::Usage`] for an image of no colors.
+/// [`Error::Usage`] for an image without colors.
 pub(super) fn mask_planes(mask: &Image, size: [usize; 2]) -> Result<Array4<f32>> {
     let planes = color_planes(mask, size, Range::new(0.0, 1.0)?)?;
     let [width, height] = size;

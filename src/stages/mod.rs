@@ -6,8 +6,8 @@
 //! runs them like any other: the samplers, their tables and their state are those of
 //! [`diffusion`](crate::diffusion).
 //!
-//! Networks are loaded when they are needed, and stay loaded for other images where the memory limit
-//! allows (`network_pool.rs`). Noise is drawn in the order of diffusers' pipelines
+//! Networks are loaded when they are needed, and stay loaded for other images where the memory
+//! limit allows (`network_pool.rs`). Noise is drawn in the order of diffusers' pipelines
 //! (`noise_sequence.rs`), so that with the same noise the images are the same.
 
 mod autoencoder;

@@ -29,8 +29,8 @@ pub struct TextToImageOptions {
     pub precision: Precision,
     /// How a decoder is run in tiles. Default: the largest that fit the memory limit.
     pub tile: TileChoice,
-    /// Maximum memory of the whole process, in bytes. Default: none; networks then stay loaded within what
-    /// the machine has available, and tiles fit into a quarter of its memory.
+    /// Maximum memory of the whole process, in bytes. Default: none; networks then stay loaded
+    /// within what the machine has available, and tiles fit into a quarter of its memory.
     pub max_memory: Option<u64>,
     /// Which networks stay loaded after use. Default: all.
     pub retention: Retention,
@@ -72,7 +72,7 @@ fn variants(precision: Precision) -> &'static [&'static str] {
     }
 }
 
-/// A loaded network that is in no use.
+/// A loaded network that is not in use.
 #[derive(Debug)]
 enum Idle {
     Graph(TensorGraph),
@@ -85,9 +85,11 @@ pub(super) struct NetworkPool {
     runtime: Arc<Runtime>,
     folder: PathBuf,
     options: TextToImageOptions,
-    /// Networks in no use with their files and sizes in bytes, the least recently used first.
+    /// Networks that are not in use, with their files and sizes in bytes, the least recently used
+    /// first.
     idle: Vec<(String, u64, Idle)>,
-    /// The bytes of networks whose size was asked for, by file, so that each graph is read once for it.
+    /// The bytes of networks whose size was asked for, by file, so that each graph is read once for
+    /// it.
     sizes: RefCell<BTreeMap<String, u64>>,
     /// How many networks have been loaded.
     loads: usize,

@@ -13,7 +13,7 @@ pub struct NoiseSequence {
     recorded: Option<(Vec<f32>, usize)>,
     seed: u64,
     count: u32,
-    /// Stages whose steps have their noise.
+    /// The number of stages whose steps were given their noise.
     stages: u64,
 }
 

@@ -12,7 +12,8 @@ use crate::setting::CLASS;
 pub struct TextToImageRequest<'a> {
     /// The text prompt. `(word:1.3)` gives a word more weight.
     pub prompt: String,
-    /// The negative prompt. Default: an empty prompt, or zeros where the pipeline was made for them.
+    /// The negative prompt. Default: an empty prompt, or zeros where the pipeline was made for
+    /// them.
     pub negative_prompt: Option<String>,
     /// The class of the image, for a pipeline that is conditioned on one. Default: none.
     pub class: Option<usize>,

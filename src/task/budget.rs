@@ -14,8 +14,8 @@ pub(crate) const UNKNOWN_BYTES_PER_PIXEL: usize = 2048;
 pub struct TileChoice {
     /// Maximum side of a tile, in pixels. Default: the largest that fits the budget.
     pub limit: Option<usize>,
-    /// Overlap of neighboring tiles, in pixels. Default: the least that the network needs, twice its
-    /// receptive field.
+    /// Overlap of neighboring tiles, in pixels. Default: the least that the network needs, twice
+    /// its receptive field.
     pub overlap: Option<usize>,
 }
 

@@ -68,8 +68,8 @@ impl SigmaChoice {
 pub struct DenoiseOptions {
     /// The noise level. Default: [`SigmaChoice::Auto`], estimated from each image.
     pub sigma: SigmaChoice,
-    /// Sampler steps, each of which evaluates the network once. Default: the model's, usually 1. One gives the posterior mean, which
-    /// has the highest PSNR; more trade PSNR for texture.
+    /// Sampler steps, each of which evaluates the network once. Default: the model's, usually 1.
+    /// One gives the posterior mean, which has the highest PSNR; more trade PSNR for texture.
     pub steps: Option<usize>,
     /// Part of each step's noise that is fresh, 0 (DDIM) to 1. Default: 0.
     pub eta: f64,

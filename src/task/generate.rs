@@ -32,11 +32,11 @@ pub struct GenerateOptions {
     pub steps: Option<usize>,
     /// Stochasticity (eta) of samplers that have it, from 0 to 1. Default: the sampler's.
     pub eta: Option<f64>,
-    /// How often each step is taken, with noise added in between (RePaint). Default: 0, which is the
-    /// same as 1, once.
+    /// How often each step is taken, with noise added in between (RePaint). Default: 0, which is
+    /// the same as 1, once.
     pub resample: usize,
-    /// Part of the schedule that is sampled when there is a start image, above 0 to 1; 1 starts from
-    /// noise. Default: 1.
+    /// Part of the schedule that is sampled when there is a start image, above 0 to 1; 1 starts
+    /// from noise. Default: 1.
     pub strength: Option<f64>,
     /// How images are divided into tiles. Default: the largest that fit the budget.
     pub tile: TileChoice,
@@ -103,8 +103,8 @@ pub struct GenerateRequest<'g> {
     /// Start images in the network's range, `[images, channels, height, width]`; `None` to start
     /// from noise.
     pub start: Option<Array4<f32>>,
-    /// The factor of each level's noise at each pixel, for networks that take a map of sigma. Default:
-    /// 1 everywhere.
+    /// The factor of each level's noise at each pixel, for networks that take a map of sigma.
+    /// Default: 1 everywhere.
     pub sigma: Option<SigmaMap>,
     /// Initial noise of standard deviation 1, in place of the seeds': `[images, channels, height,
     /// width]` of the sample, which is a latent if there is a decoder. Diffusers' pipelines call
@@ -317,8 +317,8 @@ impl<'a> Generator<'a> {
     /// `watch` is called for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image has color that the network does not support, the network
-    /// is not an upscaler, or the image does not fit the memory budget; [`Error::Evaluation`] when the
+    /// [`Error::Usage`] when the image has color that the network does not support, the network is
+    /// not an upscaler, or the image does not fit the memory budget; [`Error::Evaluation`] when the
     /// network fails; [`Error::Interrupted`].
     pub fn enlarge(
         &mut self,

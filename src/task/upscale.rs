@@ -22,8 +22,9 @@ use crate::tile::{Locality, TilePlan};
 /// Options for upscaling.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UpscaleOptions {
-    /// Sampler steps, each of which evaluates the network once. Default: the model's. One gives the mean of all possible
-    /// originals, which has the highest PSNR; several sample one of them, with its texture.
+    /// Sampler steps, each of which evaluates the network once. Default: the model's. One gives the
+    /// mean of all possible originals, which has the highest PSNR; several sample one of them, with
+    /// its texture.
     pub steps: Option<usize>,
     /// Part of each step's noise that is fresh, 0 (DDIM) to 1. Default: 0.
     pub eta: f64,

@@ -13,8 +13,8 @@ pub struct SigmaSchedule {
     pub sigma_min: f64,
     /// The sigma of the first evaluation: the state starts as `sigma_max * n`.
     pub sigma_max: f64,
-    /// The exponent of Karras spacing (Karras et al. 2022, equation 5). Default, by [`new`](Self::new):
-    /// 7, as in the paper.
+    /// The exponent of Karras spacing (Karras et al. 2022, equation 5). Default, by
+    /// [`new`](Self::new): 7, as in the paper.
     pub rho: f64,
 }
 

@@ -22,7 +22,8 @@ const DAMAGED: &str =
 const KIND: &str =
     "this kind of pixels or compression is not supported; save it as 8 or 16 bit gray or RGB";
 
-pub(in crate::media) const TOO_LARGE: &str = "it exceeds the largest size of a file here; raise the limit (ulimit -f), or choose another place";
+pub(in crate::media) const TOO_LARGE: &str = "it exceeds the largest size of a \
+    file here; raise the limit (ulimit -f), or choose another place";
 
 impl CodecError {
     pub(super) fn new(problem: impl Into<String>) -> Self {

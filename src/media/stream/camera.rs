@@ -100,8 +100,8 @@ impl CameraSource {
     /// Starts a camera.
     ///
     /// # Errors
-    /// [`Error::Input`] when it is not a camera, is busy, or does not offer the request; the message
-    /// lists what it offers.
+    /// [`Error::Input`] when it is not a camera, is busy, or does not offer the request; the
+    /// message lists what it offers.
     pub fn open(
         path: &Path,
         request: CameraRequest,

@@ -172,8 +172,8 @@ pub trait Sink: Send {
 pub struct FormatOverrides {
     /// Frames per second. Default: the source's, or 25 where it declares none.
     pub rate: Option<Rate>,
-    /// The matrix between RGB and luma and chroma. Default: the source's, or BT.601 or BT.709 by the
-    /// height.
+    /// The matrix between RGB and luma and chroma. Default: the source's, or BT.601 or BT.709 by
+    /// the height.
     pub matrix: Option<Matrix>,
     /// Whether samples have full range. Default: the source's.
     pub full_range: Option<bool>,

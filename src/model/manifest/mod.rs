@@ -74,8 +74,8 @@ pub struct Manifest {
     /// an upscaler, and to the latent if there is a decoder.
     #[serde(default = "one")]
     pub multiple_of: usize,
-    /// Tiles begin at multiples of this, if it is more than `multiple_of`: of a network that pads an
-    /// image to its grid by itself.
+    /// Tiles begin at multiples of this, if it is more than `multiple_of`: of a network that pads
+    /// an image to its grid by itself.
     pub grid: Option<usize>,
     /// No output depends on an input further away than this many pixels (of the low-resolution
     /// image for an upscaler). Absent when the network is not local.

@@ -45,8 +45,8 @@ pub struct SessionOptions {
     pub threads: usize,
     /// The device that the network runs on. Default: the CPU.
     pub device: Device,
-    /// Whether all nodes must run on the device. Otherwise unsupported nodes run on the CPU. Default:
-    /// false.
+    /// Whether all nodes must run on the device. Otherwise unsupported nodes run on the CPU.
+    /// Default: false.
     pub disable_cpu_fallback: bool,
     /// Whether idle threads sleep. They then start more slowly, but save battery and leave the CPU
     /// to other programs between evaluations. Default: false.

@@ -415,7 +415,8 @@ impl<'a> Probe<'a> {
     }
 
     /// The upscale factor, and the pixels that convolutions without padding take off each side of
-    /// the input, if the output is smaller than a multiple of it by the same number along both axes.
+    /// the input, if the output is smaller than a multiple of it by the same number along both
+    /// axes.
     fn detect_border(
         &mut self,
         [width, height]: [usize; 2],
