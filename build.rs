@@ -5,8 +5,8 @@
 //! but the first are checked against a pinned SHA-256. It is packed in parts
 //! that are unpacked side by side: the binary becomes 16 MB smaller, and a start on a PC no longer.
 //!
-//! The bundled networks are packed, too, and their f16 files as what they have beside the f32 files, which is
-//! next to nothing: the weights are the same.
+//! The bundled networks are packed, too, and their f16 files as what they have beside the f32
+//! files, which is next to nothing: the weights are the same.
 
 use std::error::Error;
 use std::io::Write;

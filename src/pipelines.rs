@@ -13,13 +13,14 @@ use std::sync::atomic::Ordering;
 
 use ndarray::Array4;
 
+use crate::diffusion::guidance::label;
 use crate::diffusion::{Philox, Progress, Sampler, Schedule, SigmaMap, State, execute, plan};
 use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::media::stream::{ReadOutcome, Scan, Source, VideoFormat, VideoFrame};
-use crate::model::{Description, Package, Precision, SampledModel};
+use crate::model::{ClassIndices, Description, Package, Precision, SampledModel};
 use crate::network::{
-    Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
+    Device, Interface, Library, ModelSource, Network, OnnxNetwork, Runtime, SessionOptions,
 };
 use crate::stages::{TextToImage, TextToImageOptions};
 use crate::task::{
@@ -63,7 +64,7 @@ impl EddyBuilder {
         self
     }
 
-    /// The device that networks run on; by default the processor.
+    /// The device that networks run on; by default the CPU.
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.session.device = device;
@@ -108,7 +109,7 @@ impl EddyBuilder {
 }
 
 impl Eddy {
-    /// Loads the embedded ONNX Runtime, on the processor.
+    /// Loads the embedded ONNX Runtime, on the CPU.
     ///
     /// # Errors
     /// As for [`EddyBuilder::build`].
@@ -235,7 +236,8 @@ impl Eddy {
             SampledModel::Diffusers(_) => None,
         };
         let network = model.load(&self.runtime, precision, self.session)?;
-        Ok(SamplePipeline::new(network, model.schedule()?, model.multiple_of()))
+        let (schedule, classes) = (model.schedule()?, model.classes());
+        Ok(SamplePipeline::new(network, schedule, model.multiple_of(), classes))
     }
 
     /// The network in an ONNX file, with the input and output names of `interface` and the training
@@ -251,8 +253,9 @@ impl Eddy {
     ) -> Result<SamplePipeline> {
         let path = path.as_ref();
         let (name, source) = (path.display().to_string(), ModelSource::File(path));
+        let classes = interface.class.as_ref().map(|_| ClassIndices::new(&name, None, None));
         let network = OnnxNetwork::load(&self.runtime, &name, source, interface, self.session)?;
-        Ok(SamplePipeline::new(network, schedule, 1))
+        Ok(SamplePipeline::new(network, schedule, 1, classes))
     }
 }
 
@@ -457,6 +460,8 @@ pub struct SamplePipeline {
     network: OnnxNetwork,
     schedule: Schedule,
     multiple_of: usize,
+    classes: Option<ClassIndices>,
+    class: Option<usize>,
     sampler: Sampler,
     steps: usize,
     eta: Option<f64>,
@@ -464,11 +469,18 @@ pub struct SamplePipeline {
 }
 
 impl SamplePipeline {
-    fn new(network: OnnxNetwork, schedule: Schedule, multiple_of: usize) -> Self {
+    fn new(
+        network: OnnxNetwork,
+        schedule: Schedule,
+        multiple_of: usize,
+        classes: Option<ClassIndices>,
+    ) -> Self {
         Self {
             network,
             schedule,
             multiple_of,
+            classes,
+            class: None,
             sampler: Sampler::DDIM,
             steps: 50,
             eta: None,
@@ -504,6 +516,19 @@ impl SamplePipeline {
         self
     }
 
+    /// The class of the samples, counted from 0, for a network that takes one. By default they are
+    /// unconditional; a network that was trained without an unconditional class needs one.
+    #[must_use]
+    pub fn class(mut self, class: usize) -> Self {
+        self.class = Some(class);
+        self
+    }
+
+    /// Changes the class of the next samples, of a pipeline that is kept; `None` is unconditional.
+    pub fn set_class(&mut self, class: Option<usize>) {
+        self.class = class;
+    }
+
     /// Sampler, steps, eta and seed of the next samples, of a pipeline that is kept.
     pub fn configure(&mut self, sampler: Sampler, steps: usize, eta: Option<f64>, seed: u64) {
         (self.sampler, self.steps, self.eta, self.seed) = (sampler, steps, eta, seed);
@@ -513,8 +538,9 @@ impl SamplePipeline {
     /// like diffusers' `latents`. For variance-exploding states it is scaled to the first level.
     ///
     /// # Errors
-    /// [`Error::Usage`] for steps or an eta out of range, [`Error::Model`] for a shape that the
-    /// network does not take, [`Error::Evaluation`] when the network fails.
+    /// [`Error::Usage`] for steps or an eta out of range, for a class that the network does not
+    /// have, and for none where it needs one; [`Error::Model`] for a shape that the network does
+    /// not take; [`Error::Evaluation`] when the network fails.
     pub fn sample(&mut self, noise: Array4<f32>) -> Result<Array4<f32>> {
         self.sample_observed(noise, |_| ControlFlow::Continue(()))
     }
@@ -533,7 +559,7 @@ impl SamplePipeline {
         // Variance-preserving states start with a standard deviation of 1.
         let first = plan.steps.first().map(|step| step.level).filter(|level| level.signal == 1.0);
         let first = first.map_or(1.0, |level| level.noise) as f32;
-        let (_, _, height, width) = noise.dim();
+        let (batch, channels, height, width) = noise.dim();
         if noise.is_empty() {
             return Err(Error::usage(format!(
                 "noise of shape {:?} is empty; expected sides of at least 1",
@@ -541,6 +567,11 @@ impl SamplePipeline {
             )));
         }
         let tiles = TilePlan::whole(width, height, self.multiple_of);
+        if let Some(index) = ClassIndices::choose(self.classes.as_ref(), self.class)? {
+            let (tile_width, tile_height) = tiles.tile_size();
+            self.network.bind([batch, channels, tile_height, tile_width])?;
+            label(self.network.inputs().class, &vec![index; batch])?;
+        }
         let fresh = Philox::new(self.seed);
         let mut state = State::new(noise * first, &plan, &fresh, &SigmaMap::ABSOLUTE)?;
         let sigma = &SigmaMap::ABSOLUTE;
@@ -557,6 +588,7 @@ mod tests {
     use crate::media::{Image, Samples};
     use crate::model::Precision;
     use crate::stages::TextToImageRequest;
+    use crate::tensor::Range;
     use crate::{Error, Result};
 
     #[test]
@@ -674,6 +706,35 @@ mod tests {
                 eddy.network("digits-ddpm")?.sampler(sampler).steps(10).sample(noise.clone())?;
             assert!(digit.iter().all(|value| value.abs() < 1.6), "{sampler}: {digit}");
         }
+        Ok(())
+    }
+    #[test]
+    fn samples_are_unconditional_unless_a_class_is_given() -> Result<()> {
+        let noise = crate::diffusion::Philox::new(5).initial([1, 1, 8, 8]);
+        let eddy = Eddy::new()?;
+        let sampled = |class: Option<usize>| {
+            let mut pipeline = eddy.network("digits-ddpm")?.steps(10);
+            pipeline.set_class(class);
+            pipeline.sample(noise.clone())
+        };
+        let unconditional = sampled(None)?;
+        let classes = (0..10).map(|class| sampled(Some(class))).collect::<Result<Vec<_>>>()?;
+        assert!(classes.iter().all(|sample| *sample != unconditional));
+        let mut generator = eddy.generator("digits-ddpm")?;
+        (generator.options().sampler, generator.options().steps) = (Some(Sampler::DDIM), Some(10));
+        let request = crate::task::GenerateRequest { seeds: vec![5], ..Default::default() };
+        let expected = crate::task::as_images(&unconditional, Range::new(-1.0, 1.0)?)?;
+        assert_eq!(generator.run(None, request)?, expected, "the generator's without a class");
+        // A zero is empty in its middle, a one is not.
+        let middle = |class: usize| {
+            [[3, 3], [3, 4], [4, 3], [4, 4]].map(|[y, x]| classes[class][[0, 0, y, x]]).iter().sum()
+        };
+        let (zero, one): (f32, f32) = (middle(0), middle(1));
+        assert!(zero + 1.0 < one, "{zero} {one}");
+        let error = sampled(Some(10)).unwrap_err().to_string();
+        assert!(error.contains("0 to 9; there is no class 10"), "{error}");
+        let error = eddy.network("digits-ncsn")?.class(0).sample(noise).unwrap_err().to_string();
+        assert!(error.contains("not conditioned on a class"), "{error}");
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ impl Sampler {
         ],
     }),
     "a provider": (3, {
-        "src/network/provider/twin.rs": """//! The processor under another name.
+        "src/network/provider/twin.rs": """//! The CPU under another name.
 
 use super::Provider;
 use crate::network::Device;
@@ -68,7 +68,7 @@ pub(in crate::network) static TWIN: Provider = Provider {
             ("ALL: [&Provider; 5] = [", "ALL: [&Provider; 6] = [&TWIN, "),
         ],
         "src/network/device.rs": [
-            ("    Plugin(u32),\n}", "    Plugin(u32),\n    /// The processor under another name.\n    Twin,\n}"),
+            ("    Plugin(u32),\n}", "    Plugin(u32),\n    /// The CPU under another name.\n    Twin,\n}"),
             ("            Self::Plugin(_) => &provider::PLUGIN,\n", "            Self::Plugin(_) => &provider::PLUGIN,\n            Self::Twin => &provider::TWIN,\n"),
             ("Self::Cpu | Self::OpenVino(_) | Self::Plugin(_) => None", "Self::Cpu | Self::OpenVino(_) | Self::Plugin(_) | Self::Twin => None"),
             ('            Self::Cpu => f.pad("cpu"),\n', '            Self::Cpu => f.pad("cpu"),\n            Self::Twin => f.pad("twin"),\n'),

@@ -47,8 +47,8 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Model")]
     prior: bool,
 
-    /// With --prior, the number of posterior samples that are averaged: more lower the error, 1 has
-    /// the most texture
+    /// With --prior, the number of posterior samples that are averaged: a larger number lowers the
+    /// error, 1 has the most texture
     #[arg(
         long,
         value_name = "N",

@@ -73,7 +73,7 @@ impl RequestHandler {
         if !self.is_addressed_here(&head) {
             return text_answer(
                 StatusCode::FORBIDDEN,
-                "this name is not the preview's; use its address",
+                "this host name is not the preview's; use its address",
             );
         }
         let (path, reads) = (head.uri.path(), matches!(head.method, Method::GET | Method::HEAD));
@@ -203,7 +203,7 @@ impl RequestHandler {
         let Control { sigma, steps, temporal } =
             serde_json::from_slice(body).map_err(|error| error.to_string())?;
         if !self.denoises && (sigma.is_some() || temporal.is_some()) {
-            return Err("enlarging knows no sigma and no frames before".to_owned());
+            return Err("upscaling has neither sigma nor temporal fusion".to_owned());
         }
         if steps.is_some_and(|steps| !(1..=1000).contains(&steps)) {
             return Err("expected steps from 1 to 1000".to_owned());
@@ -222,7 +222,7 @@ impl RequestHandler {
 
 /// The whole body of a request, or the reason why it is rejected.
 async fn received(body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
-    let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "no more than 4096 bytes are taken");
+    let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "at most 4096 bytes are accepted");
     // Rejects by the declared length, before the body arrives.
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_long);
@@ -231,7 +231,9 @@ async fn received(body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long),
         Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body of the request is damaged")),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body of the request did not come")),
+        Err(_) => {
+            Err((StatusCode::REQUEST_TIMEOUT, "the body of the request did not arrive in time"))
+        }
     }
 }
 
@@ -268,10 +270,10 @@ fn text_answer(code: StatusCode, problem: impl Into<Bytes>) -> Answer {
 }
 
 fn starting() -> Answer {
-    text_answer(StatusCode::SERVICE_UNAVAILABLE, "no frame has come yet")
+    text_answer(StatusCode::SERVICE_UNAVAILABLE, "no frame has arrived yet")
 }
 
 fn method_not_allowed(methods: &'static str) -> Answer {
-    let answer = text_answer(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {methods}"));
+    let answer = text_answer(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods} is allowed"));
     with(answer, header::ALLOW, HeaderValue::from_static(methods))
 }

@@ -64,7 +64,7 @@ impl Preview {
         let is_local = address.ip().is_loopback();
         if !is_local && token.is_none() {
             return Err(Error::usage(format!(
-                "a preview at {address} can be seen from elsewhere and needs a token"
+                "a preview at {address} can be reached from other machines and needs a token"
             )));
         }
         let unserved = |error: io::Error| {
@@ -89,7 +89,9 @@ impl Preview {
             let _ = runtime.block_on(ended);
         };
         let spawned = thread::Builder::new().name("preview".to_owned()).spawn(body);
-        spawned.map_err(|error| Error::usage(format!("the preview gets no thread ({error})")))?;
+        spawned.map_err(|error| {
+            Error::usage(format!("no thread could be started for the preview ({error})"))
+        })?;
         Ok(Self { state, pen: MetricsSampler::new(), url, _end: end })
     }
 

@@ -87,7 +87,7 @@ impl BoundGraph {
         Ok(bound)
     }
 
-    /// Puts the conditions of this batch on the inputs, and says whether there are any.
+    /// Selects the conditions of this batch, and says whether there are any.
     pub(super) fn select(&mut self, batch: &[Branch]) -> bool {
         if self.selected == batch {
             return true;

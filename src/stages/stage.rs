@@ -11,7 +11,7 @@ use super::denoiser::{Branches, ConditionedNetwork, Networks};
 use super::filled::Filled;
 use super::learned_variance::LearnedVariance;
 use super::network_pool::NetworkPool;
-use super::noise_draws::{NoiseDraws, RowNoise};
+use super::noise_sequence::{NoiseSequence, RowNoise};
 use super::observed::{Observed, StepObserver};
 use super::spec::{
     ConcatCondition, GuidanceSpec, MicroConditions, PipelineSpec, PriorConditioning, StageSpec,
@@ -68,7 +68,7 @@ impl StageRun<'_> {
     pub(super) fn sample(
         &self,
         pool: &mut NetworkPool,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
         observer: Option<&mut dyn StepObserver>,
         report: &mut TextToImageReport,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,

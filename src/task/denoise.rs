@@ -36,8 +36,7 @@ pub enum SigmaChoice {
     /// noise, which differs between planes.
     Planes([f64; 2]),
     /// From a noise profile at each pixel, by the signal of the image after a binomial filter of
-    /// 5x5 pixels. The networks' map has one plane, which holds the root mean variance of the
-    /// channels.
+    /// 5x5 pixels. The sigma map has one plane, the root of the channels' mean variance.
     Profile(NoiseProfile),
 }
 
@@ -67,20 +66,20 @@ impl SigmaChoice {
 /// Options for denoising.
 #[derive(Clone, Debug, Default)]
 pub struct DenoiseOptions {
-    /// The noise level.
+    /// The noise level. Default: [`SigmaChoice::Auto`], estimated from each image.
     pub sigma: SigmaChoice,
-    /// Network evaluations; `None` for the model's default. One gives the posterior mean, which
-    /// has the highest PSNR; more trade PSNR for texture.
+    /// Sampler steps, each of which evaluates the network once. Default: the model's, usually 1.
+    /// One gives the posterior mean, which has the highest PSNR; more trade PSNR for texture.
     pub steps: Option<usize>,
-    /// Part of each step's noise that is fresh, 0 (DDIM) to 1.
+    /// Part of each step's noise that is fresh, 0 (DDIM) to 1. Default: 0.
     pub eta: f64,
-    /// The random seed of fresh noise.
+    /// The random seed of fresh noise. Default: 0.
     pub seed: u64,
-    /// Part of the estimated noise to remove, 0 (none) to 1 (all).
+    /// Part of the estimated noise to remove, 0 (none) to 1 (all). Default: 1.
     pub strength: Strength,
-    /// How images are divided into tiles.
+    /// How images are divided into tiles. Default: the largest that fit the budget.
     pub tile: TileChoice,
-    /// The memory budget.
+    /// The memory budget. Default: a quarter of the machine's memory.
     pub budget: Budget,
 }
 
@@ -215,7 +214,7 @@ impl<'a> Denoiser<'a> {
             || !(takes_sigma || manifest.is_blind())
         {
             let problem = format!(
-                "it is a model to {} that predicts {}; expected a denoiser that predicts \
+                "its task is {} and it predicts {}; expected a denoiser that predicts \
                  `denoised` and is conditioned on sigma or blind",
                 manifest.task, manifest.prediction
             );

@@ -128,7 +128,7 @@ fn target(path: &Path) -> Result<PathBuf> {
     match path.metadata() {
         Ok(found) if found.is_dir() => refuse("it is a folder; give a file's name"),
         Ok(found) if !found.is_file() => {
-            refuse("it is a device or a pipe and not a file; give a file's name")
+            refuse("it is a device or a pipe, not a file; give a file's name")
         }
         Ok(found) if found.permissions().readonly() => {
             refuse("the file is there and write-protected; choose another name or allow writing")
