@@ -64,7 +64,8 @@ impl Arguments {
             let precisions: Vec<&str> =
                 manifest.files.keys().map(|precision| precision.name()).collect();
             let (task, description) = (manifest.task.to_string(), &manifest.description);
-            text += &format!("  {name:<14} {task:<9} {:<13} {description}\n", precisions.join(" "));
+            text +=
+                &format!("  {name:<17} {task:<10} {:<12} {description}\n", precisions.join(" "));
             models.push(json!({
                 "name": name, "task": task, "precisions": precisions, "description": description,
             }));

@@ -70,7 +70,10 @@ fn parts_that_belong_elsewhere() {
         serde_json::from_slice(&sd15().bytes("pipeline/tokenizer/vocab.json")).unwrap();
     vocabulary["<|endoftext|>"] = json!(2000);
     let place = sd15().holding("tokenizer/vocab.json", vocabulary.to_string());
-    is_no_model(&place, "a token of the id 2000, and by text_encoder/config.json it knows 2000");
+    is_no_model(
+        &place,
+        "a token of the id 2000, and by text_encoder/config.json it has a vocabulary of 2000",
+    );
     let longer = json!({ "model_max_length": 200 });
     let place = sd15().edit("tokenizer/tokenizer_config.json", &longer);
     is_no_model(&place, "a prompt of 200 tokens, and by text_encoder/config.json it takes 77");
