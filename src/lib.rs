@@ -56,6 +56,8 @@ pub mod array;
 pub mod diffusion;
 pub mod durable;
 pub mod error;
+#[cfg(feature = "cli")]
+mod http;
 pub mod machine;
 pub mod media;
 pub mod model;
@@ -64,6 +66,8 @@ pub mod network;
 pub mod pipelines;
 #[cfg(feature = "cli")]
 pub mod preview;
+#[cfg(feature = "cli")]
+pub mod serve;
 pub mod setting;
 pub mod stages;
 pub mod task;

@@ -1,5 +1,9 @@
 //! A connection that waits for a slow reader with a time limit, and accepts no further request
 //! meanwhile.
+//!
+//! When it is closed while its client still sends, what arrives is read and discarded for a moment.
+//! Otherwise the kernel would reset the connection, and the client might lose the answer that says
+//! why its request is refused.
 
 use std::future::Future;
 use std::io;
@@ -7,24 +11,49 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::{Sleep, sleep};
 
 /// A client that reads nothing for this long is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long, and how much, a client may still send after its connection was closed.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 << 20;
+
+/// A stream of bytes in both directions: TCP's or that of a Unix socket.
+pub(super) trait Duplex: Read + Write + Send + Unpin {}
+
+impl<T: Read + Write + Send + Unpin> Duplex for T {}
+
 /// A connection whose client may read slowly.
 pub(super) struct Socket {
-    stream: TokioIo<TcpStream>,
+    stream: Box<dyn Duplex>,
     /// The timeout, which runs while the client does not read pending data.
     stuck: Option<Pin<Box<Sleep>>>,
+    /// The timeout after closing, and how many bytes were discarded.
+    lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream: TokioIo::new(stream), stuck: None }
+    pub(super) fn new(stream: Box<dyn Duplex>) -> Self {
+        Self { stream, stuck: None, lingering: None }
+    }
+
+    /// Discards what still arrives, until the client closes its side or the time is over.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (timeout, discarded) =
+            self.lingering.get_or_insert_with(|| (Box::pin(sleep(LINGER)), 0));
+        let mut bytes = [0; 16 << 10];
+        while timeout.as_mut().poll(context).is_pending() && *discarded < LINGER_BYTES {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = Pin::new(&mut *self.stream).poll_read(context, buffer.unfilled());
+            match (ready!(read), buffer.filled().len()) {
+                (Ok(()), count @ 1..) => *discarded += count,
+                _ => break,
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Checks the result of a write, which fails when the client read nothing for too long.
@@ -58,7 +87,7 @@ impl Read for Socket {
         if self.stuck.is_some() {
             return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        Pin::new(&mut *self.stream).poll_read(context, buffer)
     }
 }
 
@@ -68,7 +97,7 @@ impl Write for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let written = Pin::new(&mut *self.stream).poll_write(context, bytes);
         self.watched(context, written)
     }
 
@@ -77,7 +106,7 @@ impl Write for Socket {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        let written = Pin::new(&mut *self.stream).poll_write_vectored(context, parts);
         self.watched(context, written)
     }
 
@@ -86,10 +115,13 @@ impl Write for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(&mut *self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut *self.stream).poll_shutdown(context))?;
+        }
+        self.poll_linger(context).map(Ok)
     }
 }
