@@ -156,8 +156,11 @@ impl Arguments {
         });
         let ended = server.run()?;
         if ended.cut_off > 0 {
-            let plural = if ended.cut_off == 1 { "" } else { "s" };
-            console.note(format!("stopped; {} request{plural} were cut off", ended.cut_off));
+            let requests = match ended.cut_off {
+                1 => "1 request was".to_owned(),
+                count => format!("{count} requests were"),
+            };
+            console.note(format!("stopped; {requests} cut off"));
         }
         if !ended.is_clean {
             exit_at_once(0);

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -119,7 +120,9 @@ pub(crate) async fn accept(listener: Listener, served: Arc<Served>) {
 
 /// Answers the requests of one connection.
 async fn serve_connection(stream: Box<dyn Duplex>, caller: Caller, served: Arc<Served>) {
+    let has_asked = AtomicBool::new(false);
     let service = service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
         let answer = served.handler.answer(&caller, request);
         async { Ok::<_, Infallible>(answer.await) }
     });
@@ -136,7 +139,10 @@ async fn serve_connection(stream: Box<dyn Duplex>, caller: Caller, served: Arc<S
     let served = poll_fn(|context| {
         if !is_told && drained.as_mut().poll(context).is_ready() {
             is_told = true;
-            connection.as_mut().graceful_shutdown();
+            // A client that has not asked yet gets an answer first.
+            if has_asked.load(Ordering::Relaxed) {
+                connection.as_mut().graceful_shutdown();
+            }
         }
         connection.as_mut().poll(context)
     });

@@ -9,13 +9,16 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::{Sleep, sleep};
 
 /// A client that reads nothing for this long is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client that is behind for this long, although it reads, is disconnected.
+const BEHIND_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How long, and how much, a client may still send after its connection was closed.
 const LINGER: Duration = Duration::from_secs(2);
@@ -31,13 +34,15 @@ pub(super) struct Socket {
     stream: Box<dyn Duplex>,
     /// The timeout, which runs while the client does not read pending data.
     stuck: Option<Pin<Box<Sleep>>>,
+    /// Since when there is always more to write than the client has room for.
+    behind: Option<Instant>,
     /// The timeout after closing, and how many bytes were discarded.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl Socket {
     pub(super) fn new(stream: Box<dyn Duplex>) -> Self {
-        Self { stream, stuck: None, lingering: None }
+        Self { stream, stuck: None, behind: None, lingering: None }
     }
 
     /// Discards what still arrives, until the client closes its side or the time is over.
@@ -56,12 +61,19 @@ impl Socket {
         Poll::Ready(())
     }
 
-    /// Checks the result of a write, which fails when the client read nothing for too long.
+    /// Checks the result of a write of `length` bytes, which fails when the client read nothing, or
+    /// was behind, for too long.
     fn watched(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
+        length: usize,
     ) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(count)) if count >= length) {
+            self.behind = None;
+        } else if self.behind.get_or_insert_with(Instant::now).elapsed() > BEHIND_TIMEOUT {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         if written.is_ready() {
             if self.stuck.take().is_some() {
                 // Resumes reading.
@@ -98,7 +110,7 @@ impl Write for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.stream).poll_write(context, bytes);
-        self.watched(context, written)
+        self.watched(context, written, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -107,7 +119,8 @@ impl Write for Socket {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.stream).poll_write_vectored(context, parts);
-        self.watched(context, written)
+        let length = parts.iter().map(|part| part.len()).sum();
+        self.watched(context, written, length)
     }
 
     fn is_write_vectored(&self) -> bool {

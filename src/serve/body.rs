@@ -13,7 +13,7 @@ use super::problem::Problem;
 
 /// The longest pause within a body, and the longest time for a whole one.
 const PAUSE: Duration = Duration::from_secs(10);
-const WHOLE: Duration = Duration::from_secs(300);
+const WHOLE: Duration = Duration::from_secs(600);
 
 /// The memory that bodies of all requests and answers take.
 #[derive(Debug)]

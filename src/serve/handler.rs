@@ -31,6 +31,9 @@ use super::work::{FileWork, Outcome, Work};
 use super::{metrics, negotiate};
 use crate::http::{Answer, Caller, Handler, Refused, is_addressed_to, is_cross_origin, text};
 
+/// Characters of a path that are logged.
+const MAX_PATH: usize = 256;
+
 /// Answers the requests that come to one socket.
 pub(super) struct RequestHandler {
     pub(super) shared: Arc<Shared>,
@@ -53,7 +56,7 @@ impl<'a> Exchange<'a> {
             id: shared.count.fetch_add(1, Ordering::Relaxed),
             client: caller.peer.to_string(),
             method: head.method.to_string(),
-            path: head.uri.path().to_owned(),
+            path: head.uri.path().chars().take(MAX_PATH).collect(),
             status: CLIENT_LEFT,
             model: None,
             received: 0,

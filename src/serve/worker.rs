@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::engine::Engine;
 use super::problem::Problem;
-use super::queue::{Done, Job};
+use super::queue::{Done, Job, Ticket};
 use super::shared::{ModelState, Shared};
 use super::work::{Outcome, Step, Work};
 use super::{Loader, ModelFiles};
@@ -62,9 +62,9 @@ fn run_package(
     engine.check(&super::settings::Settings::default())?;
     let context = context(model, precision, loader);
     shared.loaded(index);
-    each(shared, index, model, |work, job| match work {
-        Work::File(work) => work.run(&mut engine, &job.ticket, &context),
-        Work::Tensors(work) => work.run(&mut engine, &job.ticket, &context),
+    each(shared, index, model, |work, ticket| match work {
+        Work::File(work) => work.run(&mut engine, ticket, &context),
+        Work::Tensors(work) => work.run(&mut engine, ticket, &context),
         Work::Prompt(_) => Err(Problem::invalid("this model takes no prompt")),
     });
     Ok(())
@@ -80,11 +80,9 @@ fn run_pipeline(
     let Some(model) = shared.models.get(index) else { return };
     let context = context(model, precision, loader);
     shared.loaded(index);
-    each(shared, index, model, |work, job| match work {
-        Work::Prompt(work) => work.run(&mut pipeline, &job.ticket, &context).map(Step::Done),
-        Work::Tensors(work) => {
-            work.run_prompt(&mut pipeline, &job.ticket, &context).map(Step::Done)
-        }
+    each(shared, index, model, |work, ticket| match work {
+        Work::Prompt(work) => work.run(&mut pipeline, ticket, &context).map(Step::Done),
+        Work::Tensors(work) => work.run_prompt(&mut pipeline, ticket, &context).map(Step::Done),
         Work::File(_) => Err(Problem::invalid("this model takes a prompt, and no image")),
     });
 }
@@ -100,23 +98,17 @@ fn context<'a>(model: &'a ModelState, precision: Precision, loader: &'a Loader) 
     }
 }
 
-/// A request without its work.
-pub(super) struct Running {
-    pub(super) ticket: Arc<super::queue::Ticket>,
-}
-
 /// Runs requests until the queue is closed.
 fn each(
     shared: &Arc<Shared>,
     index: usize,
     model: &ModelState,
-    mut run: impl FnMut(Work, &Running) -> Outcome<Step>,
+    mut run: impl FnMut(Work, &Ticket) -> Outcome<Step>,
 ) {
     while let Some(Job { work, ticket, reply, queued, hold }) = model.queue.pop() {
         let begun = Instant::now();
         let waited = begun.duration_since(queued);
-        let running = Running { ticket: Arc::clone(&ticket) };
-        let step = run(work, &running);
+        let step = run(work, &ticket);
         let ran = begun.elapsed();
         model.queue.finished(ran);
         let result = match step {
@@ -134,6 +126,8 @@ fn each(
                 }
             }
         };
+        // The memory is free when the client knows of its result.
+        drop(hold);
         // The client may have left.
         let _ = reply.send(Done { result, model: index, waited, ran });
     }
