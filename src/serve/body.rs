@@ -83,16 +83,21 @@ impl Drop for Hold {
     }
 }
 
-/// The whole body of a request, of at most `most` bytes.
+/// The least by which the buffer of a body grows.
+const MIN_GROWTH: usize = 64 << 10;
+
+/// The whole body of a request, of at most `most` bytes. A body that is still coming when
+/// `is_stopping` turns true is refused.
 pub(super) async fn receive(
     body: Incoming,
     most: u64,
     memory: &Arc<BodyMemory>,
+    is_stopping: impl Fn() -> bool,
 ) -> Result<(Vec<u8>, Hold), Problem> {
     let too_large = || {
         let text = format!(
             "the body is larger than the {} KiB that are taken; send less, or start the server \
-             with a larger --max-body",
+             with a larger --max-body and --max-memory",
             most >> 10
         );
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)
@@ -101,6 +106,7 @@ pub(super) async fn receive(
     if body.size_hint().lower() > most {
         return Err(too_large());
     }
+    let declared = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let mut hold = memory.hold();
     let mut bytes = Vec::new();
     let all = async {
@@ -119,7 +125,16 @@ pub(super) async fn receive(
                 return Err(too_large());
             }
             hold.try_add(data.len() as u64)?;
+            if bytes.capacity() - bytes.len() < data.len() {
+                // It doubles, and does not exceed the length that is declared.
+                let more = bytes.len().max(MIN_GROWTH);
+                let rest = declared.map_or(more, |length| length.saturating_sub(bytes.len()));
+                bytes.reserve_exact(more.min(rest).max(data.len()));
+            }
             bytes.extend_from_slice(&data);
+            if is_stopping() {
+                return Err(Problem::stopping());
+            }
         }
     };
     timeout(WHOLE, all).await.unwrap_or_else(|_| Err(late()))?;

@@ -156,7 +156,8 @@ impl RequestHandler {
                 Ok(json_answer(&json!({"object": "list", "data": models})))
             }
             Route::Index => {
-                let (body, _hold) = receive(body, openai::MAX_BODY, &shared.memory).await?;
+                let (body, _hold) =
+                    receive(body, openai::MAX_BODY, &shared.memory, || false).await?;
                 let wishes: Value = serde_json::from_slice(&body).unwrap_or_default();
                 Ok(json_answer(&kserve::index(&shared.models, wishes["ready"] == true)))
             }
@@ -353,7 +354,7 @@ impl RequestHandler {
         {
             return Err(shared.full(model));
         }
-        let (bytes, hold) = receive(body, most, &shared.memory).await?;
+        let (bytes, hold) = receive(body, most, &shared.memory, || shared.is_stopping()).await?;
         exchange.record.received = bytes.len() as u64;
         Ok((bytes, hold))
     }

@@ -61,9 +61,11 @@ const PROFILE: Profile = Profile { idle: Duration::from_secs(30), half_close: fa
 /// Connections beside those whose requests wait or run.
 const CONNECTIONS: usize = 256;
 
-/// Memory of the bodies of requests and answers: so many of the largest, and at least so much.
+/// Memory of the bodies of requests and answers: so many of the largest, and at least so much, but
+/// no more than this part of the memory limit.
 const BODIES: u64 = 4;
 const MIN_BODY_MEMORY: u64 = 256 << 20;
+const BODY_PART: u64 = 4;
 
 /// After the grace, requests may take so long to end, and their answers to be sent.
 const LAST: Duration = Duration::from_secs(2);
@@ -211,12 +213,13 @@ impl Server {
         }
         let total = CONNECTIONS + models.len() * options.queue;
         let limits = ConnectionLimits { total, each: total / 2, local: total };
-        let body_memory = (BODIES * options.max_body).max(MIN_BODY_MEMORY);
+        let body_memory = options.max_body.saturating_mul(BODIES).max(MIN_BODY_MEMORY);
+        let body_memory = body_memory.min(loader.budget.max_memory / BODY_PART);
         let shared = Shared {
             models: states,
             has_token: options.token.is_some(),
             gate: Gate::new(options.token),
-            max_body: options.max_body,
+            max_body: options.max_body.min(body_memory),
             request_timeout: options.request_timeout,
             memory: BodyMemory::new(body_memory),
             connections: Arc::new(Connections::new(limits)),

@@ -19,6 +19,14 @@ use crate::stages::{TextToImage, TextToImageRequest};
 /// Maximum number of images of one request.
 const MAX_IMAGES: u32 = 10;
 
+/// Maximum number of pixels of an image, as 2048x2048 has. Networks with attention take memory that
+/// grows with its square.
+const MAX_PIXELS: usize = 1 << 22;
+
+/// Maximum length of a prompt in bytes. Encoders take 77 to 512 tokens, and what is longer has no
+/// effect but takes time.
+const MAX_PROMPT: usize = 4096;
+
 /// Maximum size of a request in bytes.
 pub(super) const MAX_BODY: u64 = 256 << 10;
 
@@ -81,6 +89,13 @@ impl Request {
                 Problem::invalid(format!("output_format: {error}"))
             })?,
         };
+        for text in [Some(&self.prompt), self.negative_prompt.as_ref()].into_iter().flatten() {
+            if text.len() > MAX_PROMPT {
+                let text =
+                    format!("a prompt has {} bytes; at most {MAX_PROMPT} are taken", text.len());
+                return Err(Problem::invalid(text));
+            }
+        }
         let count = self.n.unwrap_or(1);
         if !(1..=MAX_IMAGES).contains(&count) {
             return Err(Problem::invalid(format!("n is {count}; expected 1 to {MAX_IMAGES}")));
@@ -113,8 +128,12 @@ fn size(text: Option<&str>) -> Outcome<Option<[usize; 2]>> {
     let Some(text) = text.filter(|text| *text != "auto") else { return Ok(None) };
     let number = |text: &str| text.parse().ok().filter(|side| (1..=65_535).contains(side));
     let parsed = text.split_once('x').and_then(|(w, h)| Some([number(w)?, number(h)?]));
-    let invalid = || Problem::invalid(format!("size is {text:?}; expected such as 512x512"));
-    parsed.map(Some).ok_or_else(invalid)
+    let is_small = |[width, height]: &[usize; 2]| width * height <= MAX_PIXELS;
+    parsed.filter(is_small).map(Some).ok_or_else(|| {
+        Problem::invalid(format!(
+            "size is {text:?}; expected such as 512x512, of at most {MAX_PIXELS} pixels"
+        ))
+    })
 }
 
 impl PromptWork {
@@ -149,19 +168,6 @@ impl PromptWork {
         context: &Context<'_>,
     ) -> Outcome<Vec<(u64, Image)>> {
         let Self { request, seed, count, .. } = self;
-        if let Some([width, height]) = request.size {
-            // Pixels of three samples, which the network has as floats.
-            let bytes = 12 * (width as u64) * (height as u64);
-            if bytes > context.budget.max_memory {
-                let text = format!(
-                    "an image of {width}x{height} takes {} MiB, {} MiB are allowed; ask for a \
-                     smaller one",
-                    bytes >> 20,
-                    context.budget.max_memory >> 20
-                );
-                return Err(Problem::invalid(text));
-            }
-        }
         let seeds = (0..*count).map(|i| seed.wrapping_add(u64::from(i)));
         let image = |seed| {
             let image = pipeline.run_observed(request, seed, |_| ticket.poll());
@@ -181,6 +187,8 @@ mod tests {
     #[test]
     fn refuses_what_has_no_effect() {
         let parse = |text: &str| Request::parse(text.as_bytes()).and_then(Request::work);
+        let long = format!(r#"{{"prompt":"{:4097}"}}"#, "");
+        assert!(parse(&long).err().unwrap().text.contains("at most 4096"));
         let work = parse(r#"{"prompt":"a","n":2,"size":"64x48","seed":7,"user":"me"}"#).unwrap();
         assert_eq!((work.count, work.seed, work.request.size), (2, 7, Some([64, 48])));
         for (text, message) in [
@@ -188,6 +196,7 @@ mod tests {
             (r#"{"prompt":"a","quality":"hd"}"#, "unknown field `quality`"),
             (r#"{"prompt":"a","n":0}"#, "expected 1 to 10"),
             (r#"{"prompt":"a","size":"64"}"#, "such as 512x512"),
+            (r#"{"prompt":"a","size":"4096x2048"}"#, "at most 4194304 pixels"),
             (r#"{"prompt":"a","response_format":"url"}"#, "b64_json"),
             (r#"{"prompt":"a","output_format":"gif"}"#, "choose png"),
             (r#"{"prompt":"a","steps":0}"#, "1 to 1000"),
