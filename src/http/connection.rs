@@ -17,6 +17,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::callers::{Caller, Connections};
@@ -115,6 +116,8 @@ pub(crate) async fn accept(listener: Listener, served: Arc<Served>) {
         served.connections.serve(address, |caller| {
             tokio::spawn(serve_connection(stream, caller, own)).abort_handle()
         });
+        // It reads what has come already, before another may take its place.
+        yield_now().await;
     }
 }
 

@@ -70,7 +70,8 @@ impl Preview {
         let state = Arc::new(SharedState::new(before.clone(), after.clone()));
         let handler = RequestHandler::new(Arc::clone(&state), token, address, denoises);
         let (end, ended) = oneshot::channel();
-        let (_running, draining) = watch::channel(false);
+        // It stays false, for as long as its sender is there.
+        let (sender, draining) = watch::channel(false);
         let served = Served {
             handler: Arc::new(handler),
             connections: Arc::new(Connections::new(CONNECTIONS)),
@@ -78,7 +79,7 @@ impl Preview {
             draining,
         };
         let body = move || {
-            let _running = _running;
+            let _sender = sender;
             runtime.spawn(accept(Listener::Tcp(listener), Arc::new(served)));
             // Dropping the runtime closes all connections.
             let _ = runtime.block_on(ended);

@@ -9,12 +9,13 @@ use serde_json::{Map, Value, json};
 
 use super::engine::Engine;
 use super::openai;
+use super::pixels::{Element, Images, to_bytes, to_text};
 use super::problem::Problem;
 use super::query;
 use super::queue::Ticket;
 use super::settings::{DENOISE, Settings, UPSCALE};
 use super::shared::{Kind, ModelState};
-use super::tensors::{Element, Images, Tensor, take_binary, to_bytes, to_text};
+use super::tensors::{Tensor, take_binary};
 use super::work::{Outcome, Output, Step};
 use super::worker::Context;
 use crate::media::{Image, Samples};

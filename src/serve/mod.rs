@@ -12,6 +12,7 @@
 
 mod body;
 mod engine;
+mod exchange;
 mod files;
 mod handler;
 mod kserve;
@@ -19,6 +20,8 @@ mod listen;
 mod metrics;
 mod negotiate;
 mod openai;
+mod options;
+mod pixels;
 mod problem;
 mod query;
 mod queue;
@@ -26,11 +29,11 @@ mod record;
 mod route;
 mod settings;
 mod shared;
+mod submit;
 mod tensors;
 mod work;
 mod worker;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -43,17 +46,14 @@ use tokio::time::sleep;
 use crate::error::{Error, Result};
 pub use crate::http::Token;
 use crate::http::{ConnectionLimits, Connections, Gate, Profile, Served, accept, lock};
-use crate::media::still::Limits;
-use crate::model::{Layout, Package, Precision, Task};
-use crate::network::{Runtime, SessionOptions, stop_evaluations};
-use crate::stages::TextToImageOptions;
-use crate::task::{Budget, TileChoice};
+use crate::network::stop_evaluations;
 use body::BodyMemory;
 use handler::RequestHandler;
 pub use listen::Listen;
 use metrics::Metrics;
+pub use options::{Loader, ModelFiles, ServeOptions, ServedModel};
 pub use record::{Log, Record};
-use shared::{Kind, ModelState, Shared};
+use shared::{ModelState, Shared};
 
 /// A client that closes its sending side has left.
 const PROFILE: Profile = Profile { idle: Duration::from_secs(30), half_close: false };
@@ -72,74 +72,6 @@ const LAST: Duration = Duration::from_secs(2);
 
 /// How often the end of requests is checked for.
 const POLL: Duration = Duration::from_millis(20);
-
-/// A model to serve.
-#[derive(Debug)]
-pub struct ServedModel {
-    /// Its name in requests.
-    pub name: String,
-    /// Its files.
-    pub files: ModelFiles,
-}
-
-/// The files of a model.
-#[derive(Debug)]
-pub enum ModelFiles {
-    /// A denoiser or an upscaler.
-    Package {
-        /// Its package.
-        package: Box<Package>,
-        /// The precision in which it runs.
-        precision: Precision,
-    },
-    /// A text-to-image pipeline.
-    Pipeline {
-        /// The folder of the pipeline.
-        folder: PathBuf,
-        /// How it runs.
-        options: TextToImageOptions,
-    },
-}
-
-/// How models are loaded and run.
-#[derive(Debug)]
-pub struct Loader {
-    /// ONNX Runtime.
-    pub runtime: Arc<Runtime>,
-    /// How networks run.
-    pub session: SessionOptions,
-    /// The name of the device.
-    pub device: String,
-    /// How images are divided into tiles.
-    pub tile: TileChoice,
-    /// The memory budget.
-    pub budget: Budget,
-    /// Limits on images.
-    pub limits: Limits,
-    /// Turns messages of the library into those of the program, such as settings into options.
-    pub wording: fn(&str) -> String,
-}
-
-/// How the server treats its clients.
-pub struct ServeOptions {
-    /// Where to listen; if empty, at the sockets of systemd or at [`Listen::default`].
-    pub listen: Vec<Listen>,
-    /// The token that clients need.
-    pub token: Option<Token>,
-    /// How many requests may wait for each model.
-    pub queue: usize,
-    /// Maximum size of the body of a request, in bytes.
-    pub max_body: u64,
-    /// How long a request may wait and run.
-    pub request_timeout: Option<Duration>,
-    /// How long requests may go on after a stop was requested.
-    pub grace: Duration,
-    /// Called with each request that was answered, on the thread of the connections: it must not
-    /// block.
-    pub log: Option<Log>,
-    /// Called when all models are loaded.
-    pub ready: Box<dyn FnOnce() + Send>,
-}
 
 /// A server that listens, and does not answer yet.
 pub struct Server {
@@ -191,7 +123,7 @@ impl Server {
                 ModelFiles::Package { precision, .. } => precision.name(),
                 ModelFiles::Pipeline { options, .. } => options.precision.name(),
             };
-            let kind = kind(model)?;
+            let kind = model.kind()?;
             states.push(ModelState::new(name.clone(), kind, precision, options.queue));
         }
         let failed = |error| Error::usage(format!("no server can be started: {error}"));
@@ -325,25 +257,4 @@ fn have_ended(workers: &[JoinHandle<()>]) -> bool {
         thread::sleep(POLL);
     }
     have_ended()
-}
-
-/// What a model does.
-fn kind(model: &ServedModel) -> Result<Kind> {
-    let ModelFiles::Package { package, .. } = &model.files else { return Ok(Kind::Generate) };
-    let manifest = &package.manifest;
-    match manifest.task {
-        Task::Denoise | Task::Deblur if !manifest.is_of_video() => {
-            Ok(Kind::Denoise { has_planes: manifest.layout == Layout::Yuv420 })
-        }
-        Task::Upscale if !manifest.is_generative_upscaler() => {
-            Ok(Kind::Upscale { scale: manifest.scale })
-        }
-        task => Err(Error::model(
-            &model.name,
-            format!(
-                "it is a model to {task}, of images or of video; a server runs denoisers and \
-                 upscalers of images in a few steps, and text-to-image folders"
-            ),
-        )),
-    }
 }
