@@ -55,6 +55,8 @@ pub(crate) struct Profile {
     /// Whether a client that closed its sending side still gets its answer. Otherwise that ends the
     /// request.
     pub(crate) half_close: bool,
+    /// Whether what a client still sends is discarded for a moment when its connection is closed.
+    pub(crate) lingers: bool,
 }
 
 /// What connections are accepted from.
@@ -135,7 +137,7 @@ async fn serve_connection(stream: Box<dyn Duplex>, caller: Caller, served: Arc<S
         .max_buf_size(MAX_HEAD)
         .half_close(served.profile.half_close)
         .title_case_headers(true)
-        .serve_connection(Socket::new(stream), service);
+        .serve_connection(Socket::new(stream, served.profile.lingers), service);
     let mut draining = served.draining.clone();
     let (mut connection, mut drained) = (pin!(connection), pin!(draining.wait_for(|it| *it)));
     let mut is_told = false;

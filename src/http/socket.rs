@@ -1,8 +1,8 @@
 //! A connection that waits for a slow reader with a time limit, and accepts no further request
 //! meanwhile.
 //!
-//! When it is closed while its client still sends, what arrives is read and discarded for a moment.
-//! Otherwise the kernel would reset the connection, and the client might lose the answer that says
+//! When it is closed while its client still sends, what arrives may be read and discarded for a
+//! moment. Otherwise the kernel would reset the connection, and the client might lose the answer that says
 //! why its request is refused.
 
 use std::future::Future;
@@ -32,6 +32,7 @@ impl<T: Read + Write + Send + Unpin> Duplex for T {}
 /// A connection whose client may read slowly.
 pub(super) struct Socket {
     stream: Box<dyn Duplex>,
+    lingers: bool,
     /// The timeout, which runs while the client does not read pending data.
     stuck: Option<Pin<Box<Sleep>>>,
     /// Since when there is always more to write than the client has room for.
@@ -41,8 +42,8 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: Box<dyn Duplex>) -> Self {
-        Self { stream, stuck: None, behind: None, lingering: None }
+    pub(super) fn new(stream: Box<dyn Duplex>, lingers: bool) -> Self {
+        Self { stream, lingers, stuck: None, behind: None, lingering: None }
     }
 
     /// Discards what still arrives, until the client closes its side or the time is over.
@@ -135,6 +136,6 @@ impl Write for Socket {
         if self.lingering.is_none() {
             ready!(Pin::new(&mut *self.stream).poll_shutdown(context))?;
         }
-        self.poll_linger(context).map(Ok)
+        if self.lingers { self.poll_linger(context).map(Ok) } else { Poll::Ready(Ok(())) }
     }
 }

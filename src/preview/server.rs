@@ -20,7 +20,8 @@ use crate::video::{RunStatus, SettingsUpdate};
 const CONNECTIONS: ConnectionLimits = ConnectionLimits { total: 64, each: 32, local: 32 };
 
 /// A client that sent its request may close its sending side.
-const PROFILE: Profile = Profile { idle: Duration::from_secs(10), half_close: true };
+const PROFILE: Profile =
+    Profile { idle: Duration::from_secs(10), half_close: true, lingers: false };
 
 /// A running live view. It ends when it is dropped.
 pub struct Preview {

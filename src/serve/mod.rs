@@ -56,7 +56,8 @@ pub use record::{Log, Record};
 use shared::{ModelState, Shared};
 
 /// A client that closes its sending side has left.
-const PROFILE: Profile = Profile { idle: Duration::from_secs(30), half_close: false };
+const PROFILE: Profile =
+    Profile { idle: Duration::from_secs(30), half_close: false, lingers: true };
 
 /// Connections beside those whose requests wait or run.
 const CONNECTIONS: usize = 256;
