@@ -58,6 +58,8 @@ pub mod diffusion;
 pub mod digest;
 pub mod durable;
 pub mod error;
+#[cfg(feature = "cli")]
+mod http;
 pub mod machine;
 pub mod media;
 pub mod model;
@@ -66,6 +68,8 @@ pub mod network;
 pub mod pipelines;
 #[cfg(feature = "cli")]
 pub mod preview;
+#[cfg(feature = "cli")]
+pub mod serve;
 pub mod setting;
 pub mod stages;
 pub mod task;

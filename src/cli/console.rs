@@ -22,6 +22,11 @@ pub(crate) struct Console {
 }
 
 impl Console {
+    /// Whether only errors are printed.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
     /// Prints a message that is not a result.
     pub(crate) fn note(self, line: impl AsRef<str>) {
         if !self.quiet {

@@ -1,7 +1,6 @@
 //! `eddy denoise`.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
@@ -54,7 +53,7 @@ pub(crate) struct Arguments {
         allow_hyphen_values = true,
         help_heading = "Sampling"
     )]
-    sigma: Sigma,
+    sigma: SigmaChoice,
 
     /// How much of the change is kept: 0 gives the input, 1 the denoised result
     ///
@@ -95,30 +94,6 @@ struct Choice<'a> {
     loaded: Option<NetworkWithFallback<'a>>,
 }
 
-#[derive(Clone, Debug)]
-struct Sigma(SigmaChoice);
-
-impl FromStr for Sigma {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(Self(SigmaChoice::Auto));
-        }
-        const EXPECTED: &str = "expected auto, a number from 0 on, such as 25, or one for luma and \
-                                one for chroma, such as 12,5";
-        let number =
-            |text: &str| text.parse().ok().filter(|sigma: &f64| sigma.is_finite() && *sigma >= 0.0);
-        let choice = match text.split_once(',') {
-            Some((luma, chroma)) => {
-                number(luma).zip(number(chroma)).map(|both| SigmaChoice::Planes(both.into()))
-            }
-            None => number(text).map(SigmaChoice::Known),
-        };
-        choice.map(Self).ok_or_else(|| EXPECTED.into())
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum CodecCondition {
     Auto,
@@ -137,7 +112,7 @@ impl Arguments {
         self.images.sync.apply();
         let sigma = match &self.noise_profile {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
-            None => self.sigma.0.clone(),
+            None => self.sigma.clone(),
         };
         let stream = self.stream.stream(
             &self.images,
@@ -337,7 +312,7 @@ impl Arguments {
         });
         let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
         let model = denoiser.stream_status().quality.model;
-        let mut summary = match (sigma, &self.sigma.0, &self.noise_profile) {
+        let mut summary = match (sigma, &self.sigma, &self.noise_profile) {
             _ if denoiser.is_blind() => format!("{model}, blind, {tiles}"),
             (0.0, SigmaChoice::Auto, None) => "clean, left as it is".to_owned(),
             _ => format!("{model}, sigma {sigma:.1}{chroma}{note}, {steps}, {tiles}"),
@@ -356,7 +331,7 @@ impl Arguments {
 
     /// Where the reported sigma comes from.
     fn sigma_note(&self, limited: bool) -> &'static str {
-        match (&self.noise_profile, &self.sigma.0, limited) {
+        match (&self.noise_profile, &self.sigma, limited) {
             (None, _, true) => ", limited to the range of the model",
             (Some(_), _, true) => {
                 " (by the profile, limited to the range of the model where it is exceeded)"
@@ -378,7 +353,7 @@ impl Arguments {
         let mut image = job.read(&self.run.memory.limits())?;
         job.check(&image)?;
         let started = Instant::now();
-        let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
+        let is_auto = self.noise_profile.is_none() && self.sigma == SigmaChoice::Auto;
         let is_blind = matches!(choices, [choice] if choice.package.manifest.is_blind());
         let is_auto = is_auto && !is_blind;
         let assessment =

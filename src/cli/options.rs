@@ -187,14 +187,8 @@ impl Opened {
         model: &str,
         load: impl FnOnce(&Arc<Runtime>, SessionOptions) -> eddy::Result<T>,
     ) -> eddy::Result<T> {
-        let limit = self.timeout.map(|limit| (limit, too_long(model, limit)));
-        let _opening = interrupt::guard_opening(limit);
-        let Self { threads, disable_cpu_fallback, sleep_when_idle, .. } = *self;
-        let device = self.device();
-        load(
-            &self.runtime,
-            SessionOptions { threads, device, disable_cpu_fallback, sleep_when_idle },
-        )
+        let _opening = self.guard_loading(model);
+        load(&self.runtime, self.session())
     }
 
     /// Loads the network of a package like [`load`](Self::load).
@@ -226,6 +220,17 @@ impl Opened {
 
     pub(crate) fn device(&self) -> Device {
         self.placement.device
+    }
+
+    /// How networks run.
+    pub(crate) fn session(&self) -> SessionOptions {
+        let Self { threads, disable_cpu_fallback, sleep_when_idle, .. } = *self;
+        SessionOptions { threads, device: self.device(), disable_cpu_fallback, sleep_when_idle }
+    }
+
+    /// Marks that networks are being loaded, like [`load`](Self::load).
+    pub(crate) fn guard_loading(&self, model: &str) -> interrupt::OpeningGuard {
+        interrupt::guard_opening(self.timeout.map(|limit| (limit, too_long(model, limit))))
     }
 }
 
@@ -455,7 +460,7 @@ impl MemoryOptions {
 
 /// A number of bytes with a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ByteSize(u64);
+pub(crate) struct ByteSize(pub(crate) u64);
 
 impl FromStr for ByteSize {
     type Err = String;

@@ -63,6 +63,28 @@ impl SigmaChoice {
     }
 }
 
+impl std::str::FromStr for SigmaChoice {
+    type Err = String;
+
+    /// Parses `auto`, a number, or one for luma and one for chroma, such as `12,5`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        const EXPECTED: &str = "expected auto, a number from 0 on, such as 25, or one for luma and \
+                                one for chroma, such as 12,5";
+        let number =
+            |text: &str| text.parse().ok().filter(|sigma: &f64| sigma.is_finite() && *sigma >= 0.0);
+        let choice = match text.split_once(',') {
+            Some((luma, chroma)) => {
+                number(luma).zip(number(chroma)).map(|both| Self::Planes(both.into()))
+            }
+            None => number(text).map(Self::Known),
+        };
+        choice.ok_or_else(|| EXPECTED.into())
+    }
+}
+
 /// Options for denoising.
 #[derive(Clone, Debug, Default)]
 pub struct DenoiseOptions {
