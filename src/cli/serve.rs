@@ -12,7 +12,7 @@ use eddy::model::Package;
 use eddy::serve::{
     Listen, Loader, Log, ModelFiles, Record, ServeOptions, ServedModel, Server, Token,
 };
-use eddy::stages::{Reuse, TextToImageOptions, is_pipeline};
+use eddy::stages::{Retention, TextToImageOptions, is_pipeline};
 
 use super::console::{Console, plain, plain_line};
 use super::interrupt;
@@ -183,7 +183,7 @@ impl Arguments {
                 precision: self.run.precision.requested().unwrap_or_default(),
                 tile: self.run.memory.tile(),
                 max_memory: self.run.memory.requested(),
-                reuse: Reuse::Prompts,
+                retention: Retention::All,
             };
             let files = ModelFiles::Pipeline { folder: path.to_owned(), options };
             let name = name.or_else(|| stem(path)).unwrap_or_else(|| model.to_owned());
