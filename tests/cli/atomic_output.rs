@@ -275,7 +275,8 @@ fn running_out_of_memory_is_an_error() {
         command.arg(format!("--data={}", megabytes << 20)).arg("--").arg(BINARY);
         let arguments = "denoise a.png -o b.png --sigma 5 --threads 2 --timeout 20";
         let outcome = Eddy::new(command, arguments).within(&place).runs();
-        assert!(matches!(outcome.code, Some(0 | 1 | 4 | 5)), "{megabytes} MiB: {outcome}");
+        // 127: the system could not even load the program.
+        assert!(matches!(outcome.code, Some(0 | 1 | 4 | 5 | 127)), "{megabytes} MiB: {outcome}");
     }
 }
 

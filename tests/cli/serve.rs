@@ -88,7 +88,13 @@ fn formats_follow_the_accept_header() {
     }
     server.refuses("POST /v1/denoise", "Accept: text/html\r\n", &png, 406, "image/png");
     let transparent = encoded(&noisy(24, 16, 4, 8), "png");
-    server.refuses("POST /v1/denoise?format=jpg", "", &transparent, 422, "holds no transparency");
+    server.refuses(
+        "POST /v1/denoise?format=jpg",
+        "",
+        &transparent,
+        422,
+        "cannot store the image's transparency",
+    );
 }
 
 /// A request for an inference with binary tensors.
