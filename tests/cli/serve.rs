@@ -277,13 +277,7 @@ fn metrics_are_in_prometheus_format() {
     ] {
         assert!(answer.text().lines().any(|it| it == line), "{line}: {}", answer.text());
     }
-    for line in answer.text().lines().filter(|line| !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(name.starts_with("eddy_") && value.parse::<f64>().is_ok(), "{line}");
-        let name = name.split('{').next().unwrap();
-        let of = name.trim_end_matches("_sum").trim_end_matches("_count");
-        assert!(answer.text().contains(&format!("# TYPE {of} ")), "{line}");
-    }
+    answer.checks_metrics();
 }
 
 #[test]

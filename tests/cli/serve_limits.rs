@@ -183,7 +183,7 @@ fn stops_requests_whose_client_left() {
 #[test]
 fn finishes_what_runs_and_refuses_the_rest_when_stopped() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut server = Server::new("-m denoise-fast");
+        let mut server = Server::new("-m denoise-fast --grace 120");
         let body = large();
         let streams: Vec<_> = (0..3).map(|_| server.send("POST /v1/denoise", "", &body)).collect();
         wait_until("the queue", || {
@@ -198,7 +198,8 @@ fn finishes_what_runs_and_refuses_the_rest_when_stopped() {
         server.refuses("GET /v2/health/ready", "", b"", 503, "shutting down");
         assert_eq!(server.get("/v2/health/live").code, 200);
         for stream in streams {
-            assert_eq!(answer(stream).code, 200);
+            let answer = answer(stream);
+            assert_eq!(answer.code, 200, "{}", answer.text());
         }
         assert_eq!(server.end().code(), Some(0), "{:?}", server.said());
     }
