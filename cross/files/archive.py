@@ -2,10 +2,17 @@
 
 import io
 import os
+import pathlib
+import re
 import tarfile
 
 # Seconds since 1970 that stand in every archive.
 TIME = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+
+
+def version():
+    """The version of Eddy."""
+    return re.search(r'^version = "(.*)"', pathlib.Path("Cargo.toml").read_text(), re.M)[1]
 
 
 def entry(name, mode, data=None, link=None):

@@ -10,10 +10,9 @@ import gzip
 import hashlib
 import json
 import pathlib
-import re
 import sys
 
-from archive import TIME, archive, entry, tree
+from archive import TIME, archive, entry, tree, version
 
 USER = 65532
 
@@ -36,7 +35,6 @@ def dump(value):
 
 def main(folder, root, architecture, out):
     folder, root = pathlib.Path(folder), pathlib.Path(root)
-    version = re.search(r'^version = "(.*)"', pathlib.Path("Cargo.toml").read_text(), re.M)[1]
     work, _ = entry("work", 0o755)
     work.uid = work.gid = USER
     people = f"root:x:0:0::/:/nologin\neddy:x:{USER}:{USER}::/work:/nologin\n".encode()
@@ -65,7 +63,7 @@ def main(folder, root, architecture, out):
             "WorkingDir": "/work",
             "Labels": {
                 "org.opencontainers.image.title": "eddy",
-                "org.opencontainers.image.version": version,
+                "org.opencontainers.image.version": version(),
                 "org.opencontainers.image.licenses": "MIT OR Apache-2.0",
             },
         },
@@ -79,9 +77,9 @@ def main(folder, root, architecture, out):
     }
     reference = blobs.add(dump(manifest), "manifest.v1+json")
     reference["platform"] = {"architecture": architecture, "os": "linux"}
-    reference["annotations"] = {"org.opencontainers.image.ref.name": f"localhost/eddy:{version}"}
+    reference["annotations"] = {"org.opencontainers.image.ref.name": f"localhost/eddy:{version()}"}
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [reference]}
-    image = pathlib.Path(out) / f"eddy-{version}-{architecture}.oci.tar"
+    image = pathlib.Path(out) / f"eddy-{version()}-{architecture}.oci.tar"
     head = [
         entry("oci-layout", 0o644, dump({"imageLayoutVersion": "1.0.0"})),
         entry("index.json", 0o644, dump(index)),

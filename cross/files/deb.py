@@ -2,10 +2,9 @@
 
 import gzip
 import pathlib
-import re
 import sys
 
-from archive import TIME, archive, entry
+from archive import TIME, archive, entry, version
 
 # Where Debian has what lies elsewhere in the package for any Linux.
 PLACES = [
@@ -59,19 +58,18 @@ def member(name, data):
 
 def main(folder, architecture, out):
     files = contents(pathlib.Path(folder))
-    version = re.search(r'^version = "(.*)"', pathlib.Path("Cargo.toml").read_text(), re.M)[1]
     folders = sorted({str(parent) for name in files for parent in pathlib.PurePath(name).parents} - {"."})
     entries = [entry("./", 0o755)] + [entry(f"./{name}/", 0o755) for name in folders]
     for name, data in sorted(files.items()):
         entries.append(entry(f"./{name}", 0o755 if name.startswith("usr/bin/") else 0o644, data))
     size = sum(map(len, files.values())) // 1024 + 1
-    control = CONTROL.format(version=version, architecture=architecture, size=size).encode()
+    control = CONTROL.format(version=version(), architecture=architecture, size=size).encode()
     parts = [
         ("debian-binary", b"2.0\n"),
         ("control.tar.xz", archive([entry("./", 0o755), entry("./control", 0o644, control)], "xz")),
         ("data.tar.xz", archive(entries, "xz")),
     ]
-    package = pathlib.Path(out) / f"eddy_{version}_{architecture}.deb"
+    package = pathlib.Path(out) / f"eddy_{version()}_{architecture}.deb"
     package.write_bytes(b"!<arch>\n" + b"".join(member(*part) for part in parts))
     print(package)
 
