@@ -20,7 +20,8 @@ use crate::media::Image;
 use crate::media::stream::{ReadOutcome, Scan, Source, VideoFormat, VideoFrame};
 use crate::model::{ClassIndices, Description, Package, Precision, SampledModel};
 use crate::network::{
-    Device, Interface, Library, ModelSource, Network, OnnxNetwork, Runtime, SessionOptions,
+    Device, DeviceChoice, Interface, Library, ModelSource, Network, OnnxNetwork, Runtime,
+    SessionOptions,
 };
 use crate::stages::{TextToImage, TextToImageOptions};
 use crate::task::{
@@ -30,12 +31,13 @@ use crate::task::{
 use crate::tile::TilePlan;
 use crate::video::FrameProcessor;
 
-mod auto;
 mod frames;
+mod image_denoiser;
 mod inpaint;
 
-pub use auto::AutoDenoiser;
 pub use frames::{FrameDenoiser, FrameStream, StreamFrame};
+pub use image_denoiser::ImageDenoiser;
+use image_denoiser::{CAMERA, WHITE};
 pub use inpaint::InpaintPipeline;
 
 /// ONNX Runtime, and the settings shared by all networks that it loads.
@@ -51,6 +53,7 @@ pub struct Eddy {
 #[derive(Clone, Debug, Default)]
 pub struct EddyBuilder {
     library: Option<Library>,
+    choice: Option<DeviceChoice>,
     session: SessionOptions,
     precision: Option<Precision>,
     max_memory: Option<u64>,
@@ -68,6 +71,14 @@ impl EddyBuilder {
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.session.device = device;
+        self
+    }
+
+    /// The device that networks run on, in place of [`device`](Self::device), tried before it is
+    /// used; by [`DeviceChoice::Auto`] the first that works.
+    #[must_use]
+    pub fn choose_device(mut self, choice: DeviceChoice) -> Self {
+        self.choice = Some(choice);
         self
     }
 
@@ -97,14 +108,15 @@ impl EddyBuilder {
     /// Loads ONNX Runtime.
     ///
     /// # Errors
-    /// [`Error::Runtime`] when the library cannot be loaded, or another one is already loaded.
+    /// [`Error::Runtime`] when the library cannot be loaded, or another one is already loaded;
+    /// [`Error::Device`] when the chosen device does not work.
     pub fn build(self) -> Result<Eddy> {
-        Ok(Eddy {
-            runtime: Runtime::load(&self.library.unwrap_or(Library::Embedded))?,
-            session: self.session,
-            precision: self.precision,
-            max_memory: self.max_memory,
-        })
+        let runtime = Runtime::load(&self.library.unwrap_or(Library::Embedded))?;
+        let mut session = self.session;
+        if let Some(choice) = self.choice {
+            session.device = runtime.choose(choice, false)?.device;
+        }
+        Ok(Eddy { runtime, session, precision: self.precision, max_memory: self.max_memory })
     }
 }
 
@@ -166,10 +178,28 @@ impl Eddy {
         Ok(DenoisePipeline { package, network, options })
     }
 
-    /// A denoiser that takes `denoise-fast` for images with white noise, and `camera` for the noise
-    /// of cameras and codecs. Each is loaded for the first image that needs it.
-    pub fn auto_denoiser(&self) -> AutoDenoiser {
-        AutoDenoiser::new(self.clone())
+    /// A denoiser of images: of `model`, or without one of `denoise-fast` for images with white
+    /// noise and of `camera` for the noise of cameras and codecs, each of which is loaded for the
+    /// first image that needs it.
+    ///
+    /// # Errors
+    /// As for [`denoiser`](Self::denoiser).
+    pub fn image_denoiser(&self, model: Option<&str>) -> Result<ImageDenoiser> {
+        ImageDenoiser::new(self.clone(), model)
+    }
+
+    /// A denoiser of frames of this format: of `model`, or without one of `camera`, or of
+    /// `denoise-fast` for RGB.
+    ///
+    /// # Errors
+    /// As for [`denoiser`](Self::denoiser).
+    pub fn frame_denoiser(
+        &self,
+        model: Option<&str>,
+        format: &VideoFormat,
+    ) -> Result<DenoisePipeline> {
+        let has_luma = format.format.chroma().is_some();
+        self.denoiser(model.unwrap_or(if has_luma { CAMERA } else { WHITE }))
     }
 
     /// An upscaler: a bundled model (`upscale-x2`, `upscale-x4`) or the folder of a model package.

@@ -383,12 +383,7 @@ impl Arguments {
         } else {
             format!("{name}sigma {sigma:.1}{chroma}{note}, {steps}, {tiles}{again}")
         };
-        let fields = json!({
-            "noise": kind.map(NoiseKind::name), "sigma": sigma,
-            "sigma_chroma": report.chroma_sigma, "sigma_limited": report.sigma_limited,
-            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0,
-            "tile_height": report.tile_size.1, "tiles_repeated": report.repeated,
-        });
+        let fields = report.fields(kind);
         self.images.finish(job, &image, started, &record, &summary, fields)
     }
 }

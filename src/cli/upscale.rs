@@ -247,11 +247,7 @@ impl Arguments {
         let (steps, tiles) = (steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
         let summary = format!("{scale} times larger, {width}x{height}, {steps}, {tiles}{again}");
-        let fields = json!({
-            "upscale_factor": scale, "steps": report.steps, "tiles": report.tiles,
-            "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
-            "tiles_repeated": report.repeated,
-        });
+        let fields = report.fields();
         self.images.finish(job, &large, begun, network, &summary, fields)
     }
 }

@@ -1,6 +1,6 @@
 //! Runs the network of a model on one image.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::queue::Ticket;
 use super::settings::Settings;
@@ -80,24 +80,13 @@ impl Engine<'_> {
         if self.enlarges {
             let (large, report) =
                 self.upscaler(settings)?.upscale(&image, &mut |_| ticket.poll())?;
-            let report = json!({
-                "upscale_factor": report.scale, "steps": report.steps, "tiles": report.tiles,
-                "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
-                "tiles_repeated": report.repeated,
-            });
-            return Ok((large, report));
+            return Ok((large, report.fields()));
         }
         let mut denoiser = self.denoiser(settings)?;
         if let Some(assessment) = assessment.filter(|_| assesses) {
             denoiser.set_assessment(assessment);
         }
         let report = denoiser.denoise(&mut image, &mut |_| ticket.poll())?;
-        let report = json!({
-            "noise": assessment.map(|assessment| assessment.kind.name()), "sigma": report.sigma,
-            "sigma_chroma": report.chroma_sigma, "sigma_limited": report.sigma_limited,
-            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0,
-            "tile_height": report.tile_size.1, "tiles_repeated": report.repeated,
-        });
-        Ok((image, report))
+        Ok((image, report.fields(assessment.map(|assessment| assessment.kind))))
     }
 }

@@ -33,7 +33,7 @@ pub(super) const JSON_LENGTH: HeaderName =
 const IMAGE: &str = "image";
 const PROMPT: &str = "prompt";
 
-/// Says that outputs without a wish of their own are binary.
+/// Says that outputs that do not say otherwise are binary.
 const BINARY_OUTPUT: &str = "binary_data_output";
 
 /// The server, as `GET /v2` describes it.
@@ -187,8 +187,8 @@ impl TensorWork {
             let text = format!("{} bytes after the JSON belong to no input", rest.len());
             return Err(Problem::invalid(text));
         }
-        let wishes = request.parameters.remove(BINARY_OUTPUT);
-        let mut is_binary = wishes.as_ref().and_then(Value::as_bool).unwrap_or(false);
+        let default = request.parameters.remove(BINARY_OUTPUT);
+        let mut is_binary = default.as_ref().and_then(Value::as_bool).unwrap_or(false);
         for Requested { name, parameters } in &request.outputs {
             if name != IMAGE {
                 let text = format!("there is no output {name:?}; expected {IMAGE}");
@@ -196,7 +196,7 @@ impl TensorWork {
             }
             for (name, value) in parameters {
                 match value {
-                    Value::Bool(wish) if name == "binary_data" => is_binary = *wish,
+                    Value::Bool(value) if name == "binary_data" => is_binary = *value,
                     _ => {
                         let text = format!("the output has no parameter {name}={value}");
                         return Err(Problem::invalid(text));

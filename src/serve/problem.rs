@@ -6,7 +6,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::http::Answer;
 
 /// A status, a message, and a header that some statuses have.
@@ -62,13 +62,7 @@ impl Problem {
             Error::Interrupted => return Self::stopping(),
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            text += &format!(": {error}");
-            cause = error.source();
-        }
-        Self::new(status, wording(&text))
+        Self::new(status, wording(&with_causes(error)))
     }
 
     pub(super) fn answer(self) -> Answer {

@@ -57,7 +57,7 @@ impl RequestHandler {
             let suits = match kind {
                 Some(Kind::Denoise { .. }) => !enlarges,
                 Some(Kind::Upscale { scale }) => {
-                    enlarges && settings.scale.is_none_or(|wish| wish == scale)
+                    enlarges && settings.scale.is_none_or(|it| it == scale)
                 }
                 _ => false,
             };
@@ -65,16 +65,16 @@ impl RequestHandler {
             return if suits { Ok((index, None)) } else { Err(Problem::invalid(text)) };
         }
         if enlarges {
-            let wish = settings.scale;
+            let requested = settings.scale;
             let scales: Vec<String> =
                 shared.models.iter().filter_map(|it| Some(it.scale()?.to_string())).collect();
             let index = shared.first(|model| {
-                model.scale().is_some_and(|scale| wish.is_none_or(|wish| wish == scale))
+                model.scale().is_some_and(|scale| requested.is_none_or(|it| it == scale))
             });
-            let text = match (wish, scales.as_slice()) {
-                (Some(wish), [_, ..]) => {
+            let text = match (requested, scales.as_slice()) {
+                (Some(requested), [_, ..]) => {
                     format!(
-                        "no model enlarges {wish} times; there are those of {}",
+                        "no model enlarges {requested} times; there are those of {}",
                         scales.join(", ")
                     )
                 }

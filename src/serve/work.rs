@@ -19,7 +19,7 @@ pub(super) enum Work {
     Prompt(Box<openai::PromptWork>),
 }
 
-/// An image file, and what becomes of it.
+/// An image file, and how its result is requested.
 pub(super) struct FileWork {
     pub(super) bytes: Vec<u8>,
     pub(super) settings: Settings,

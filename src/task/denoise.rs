@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use ndarray::Array4;
+use serde_json::{Value, json};
 
 use super::budget::{Budget, MemoryHeadroom, TileChoice};
-use super::kind::Assessment;
+use super::kind::{Assessment, NoiseKind};
 use super::noise_map::{Variance, noise_map, sigmas};
 use super::pixels::Pixels;
 use super::plane_pixels::PlanePixels;
@@ -196,6 +197,18 @@ pub struct DenoiseReport {
     pub tile_size: (usize, usize),
     /// Evaluations with invalid output that were repeated.
     pub repeated: usize,
+}
+
+impl DenoiseReport {
+    /// The fields of a record (`docs/json.md`), with the kind of noise if it was assessed.
+    pub fn fields(&self, noise: Option<NoiseKind>) -> Value {
+        json!({
+            "noise": noise.map(NoiseKind::name), "sigma": self.sigma,
+            "sigma_chroma": self.chroma_sigma, "sigma_limited": self.sigma_limited,
+            "steps": self.steps, "tiles": self.tiles, "tile_width": self.tile_size.0,
+            "tile_height": self.tile_size.1, "tiles_repeated": self.repeated,
+        })
+    }
 }
 
 /// The noise of an image.

@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 
 use ndarray::Array4;
+use serde_json::{Value, json};
 
 use super::budget::{Budget, TileChoice};
 use super::low_res::{Conditioned, LowRes, OneStep};
@@ -50,6 +51,17 @@ pub struct UpscaleReport {
     pub tile_size: (usize, usize),
     /// Evaluations with invalid output that were repeated.
     pub repeated: usize,
+}
+
+impl UpscaleReport {
+    /// The fields of a record (`docs/json.md`).
+    pub fn fields(&self) -> Value {
+        json!({
+            "upscale_factor": self.scale, "steps": self.steps, "tiles": self.tiles,
+            "tile_width": self.tile_size.0, "tile_height": self.tile_size.1,
+            "tiles_repeated": self.repeated,
+        })
+    }
 }
 
 /// A super-resolution network with its options.

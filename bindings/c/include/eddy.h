@@ -357,8 +357,7 @@ enum EddyStatus eddy_upscaler_run(const struct EddyUpscaler *upscaler,
 void eddy_upscaler_free(struct EddyUpscaler *upscaler);
 
 /**
- * A stream for frames of `format`. A `model` of NULL is "camera", or "denoise-fast" for frames that
- * are RGB or gray.
+ * A stream for frames of `format`. A `model` of NULL is "camera", or "denoise-fast" for RGB.
  */
 enum EddyStatus eddy_stream_new(const struct EddyContext *context,
                                 const char *model,

@@ -16,11 +16,11 @@ use eddy::diffusion::Progress;
 use eddy::media::still::{self, Format, Limits, Options};
 use eddy::media::stream::{PixelFormat, Rate, VideoFormat};
 use eddy::media::{Image, Samples};
-use eddy::pipelines::{FrameDenoiser, UpscalePipeline};
+use eddy::pipelines::{FrameDenoiser, ImageDenoiser, UpscalePipeline};
 use eddy::task::{SigmaChoice, Strength};
 use eddy::{Eddy, Error, Result};
 
-use crate::handles::{DenoiserModel, Settings, Shared};
+use crate::handles::{Settings, Shared};
 use crate::image::Layout;
 use crate::status::{last_error, status_of};
 
@@ -54,7 +54,7 @@ pub struct EddyContext(Eddy);
 
 /// Denoises images.
 #[derive(Debug)]
-pub struct EddyDenoiser(Shared<DenoiserModel>);
+pub struct EddyDenoiser(Shared<ImageDenoiser>);
 
 /// Enlarges images.
 #[derive(Debug)]
@@ -277,7 +277,7 @@ pub unsafe extern "C" fn eddy_denoiser_new(
 ) -> EddyStatus {
     status_of(|| {
         let (context, model) = unsafe { (borrow(context, "context")?, text(model)?) };
-        let open = || DenoiserModel::open(&context.0, model);
+        let open = || context.0.image_denoiser(model);
         unsafe { give(denoiser, || Ok(EddyDenoiser(Shared::new(open()?)))) }
     })
 }
@@ -392,8 +392,7 @@ pub unsafe extern "C" fn eddy_upscaler_free(upscaler: *mut EddyUpscaler) {
     unsafe { free(upscaler) }
 }
 
-/// A stream for frames of `format`. A `model` of NULL is "camera", or "denoise-fast" for frames that
-/// are RGB or gray.
+/// A stream for frames of `format`. A `model` of NULL is "camera", or "denoise-fast" for RGB.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn eddy_stream_new(
     context: *const EddyContext,
@@ -406,12 +405,8 @@ pub unsafe extern "C" fn eddy_stream_new(
         let format = unsafe { video_format(borrow(format, "format")?)? };
         unsafe {
             give(stream, || {
-                let model = model.unwrap_or(match format.format.chroma() {
-                    Some(_) => "camera",
-                    None => "denoise-fast",
-                });
                 let bytes = format.bytes();
-                let denoiser = context.0.denoiser(model)?.frame_by_frame(format)?;
+                let denoiser = context.0.frame_denoiser(model, &format)?.frame_by_frame(format)?;
                 Ok(EddyStream(Shared::new(denoiser), bytes))
             })
         }

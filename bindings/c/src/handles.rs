@@ -2,10 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use eddy::media::Image;
-use eddy::network::{DeviceChoice, Library, Runtime};
-use eddy::pipelines::{AutoDenoiser, DenoisePipeline};
-use eddy::task::SigmaChoice;
+use eddy::network::Library;
 use eddy::{Eddy, Error, Result};
 
 /// A value that one thread at a time uses.
@@ -20,33 +17,6 @@ impl<T> Shared<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         // A panic of another call leaves nothing half done that the next one would see.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A given model, or the one for the noise of each image.
-#[derive(Debug)]
-pub(crate) enum DenoiserModel {
-    Given(Box<DenoisePipeline>),
-    Auto(AutoDenoiser),
-}
-
-impl DenoiserModel {
-    pub(crate) fn open(eddy: &Eddy, model: Option<&str>) -> Result<Self> {
-        Ok(match model {
-            Some(model) => Self::Given(Box::new(eddy.denoiser(model)?)),
-            None => Self::Auto(eddy.auto_denoiser()),
-        })
-    }
-
-    pub(crate) fn pipeline(
-        &mut self,
-        image: &Image,
-        sigma: &SigmaChoice,
-    ) -> Result<&mut DenoisePipeline> {
-        match self {
-            Self::Given(pipeline) => Ok(pipeline),
-            Self::Auto(denoiser) => denoiser.pipeline(image, sigma),
-        }
     }
 }
 
@@ -69,9 +39,8 @@ impl Settings<'_> {
         let library = self.runtime.map_or(Library::Embedded, |file| Library::File(file.into()));
         let mut builder = Eddy::builder();
         if let Some(device) = self.device {
-            let choice: DeviceChoice = device.parse().map_err(|it| wrong("device", device, it))?;
-            let placement = Runtime::load(&library)?.choose(choice, false)?;
-            builder = builder.device(placement.device);
+            let choice = device.parse().map_err(|it| wrong("device", device, it))?;
+            builder = builder.choose_device(choice);
         }
         if let Some(precision) = self.precision {
             let parsed = precision.parse().map_err(|it| wrong("precision", precision, it));

@@ -1,11 +1,11 @@
 //! Statuses, and the text of the last error of each thread.
 
 use std::cell::RefCell;
-use std::error::Error as _;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
+use eddy::error::with_causes;
 use eddy::{Error, Result};
 
 use crate::api::EddyStatus;
@@ -16,13 +16,7 @@ thread_local! {
 
 /// The status of an error, whose text is kept for [`last_error`].
 fn failed(error: &Error) -> EddyStatus {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    remember(&text);
+    remember(&with_causes(error));
     match error {
         Error::Usage { .. } => EddyStatus::Usage,
         Error::Input { .. } => EddyStatus::Input,

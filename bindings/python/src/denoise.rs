@@ -1,8 +1,6 @@
 //! Denoising.
 
-use eddy::Result;
-use eddy::media::Image;
-use eddy::pipelines::{AutoDenoiser, DenoisePipeline};
+use eddy::pipelines::ImageDenoiser;
 use eddy::task::{DenoiseReport, SigmaChoice, Strength};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -12,24 +10,9 @@ use crate::errors::exception;
 use crate::run::Shared;
 use crate::session::Settings;
 
-/// A given model, or the one for the noise of each image.
-enum Model {
-    Given(Box<DenoisePipeline>),
-    Auto(AutoDenoiser),
-}
-
-impl Model {
-    fn pipeline(&mut self, image: &Image, sigma: &SigmaChoice) -> Result<&mut DenoisePipeline> {
-        match self {
-            Self::Given(pipeline) => Ok(pipeline),
-            Self::Auto(denoiser) => denoiser.pipeline(image, sigma),
-        }
-    }
-}
-
 /// See `__init__.pyi`.
 #[pyclass(module = "eddy._eddy", frozen)]
-pub(crate) struct Denoiser(Shared<Model>);
+pub(crate) struct Denoiser(Shared<ImageDenoiser>);
 
 /// A noise level: one number, or one for luma and one for chroma.
 #[derive(FromPyObject)]
@@ -42,13 +25,8 @@ pub(crate) enum Sigma {
 impl Denoiser {
     #[new]
     fn new(py: Python<'_>, model: Option<String>, settings: Settings) -> PyResult<Self> {
-        let model = settings.open(py, |eddy| {
-            Ok(match model {
-                Some(model) => Model::Given(Box::new(eddy.denoiser(&model)?)),
-                None => Model::Auto(eddy.auto_denoiser()),
-            })
-        })?;
-        Ok(Self(Shared::new(model)))
+        let denoiser = settings.open(py, |eddy| eddy.image_denoiser(model.as_deref()))?;
+        Ok(Self(Shared::new(denoiser)))
     }
 
     /// The denoised image, and what is known of it.
@@ -71,8 +49,8 @@ impl Denoiser {
             Some(Sigma::Planes(planes)) => SigmaChoice::Planes(planes),
         };
         let strength = Strength::new(strength).map_err(|error| exception(py, &error))?;
-        let (image, report) = self.0.run(py, progress.as_ref(), move |model, observe| {
-            let pipeline = model.pipeline(&image, &sigma)?;
+        let (image, report) = self.0.run(py, progress.as_ref(), move |denoiser, observe| {
+            let pipeline = denoiser.pipeline(&image, &sigma)?;
             let options = pipeline.options();
             (options.sigma, options.steps, options.eta) = (sigma, steps, eta);
             (options.seed, options.strength) = (seed, strength);

@@ -111,12 +111,8 @@ impl Frames {
         let denoised = settings.open(py, |eddy| {
             let (request, overrides) = (CameraRequest::default(), FormatOverrides::default());
             let source = open(&[source], request, overrides, Limits::default())?;
-            let has_planes = source.video().format.chroma().is_some();
-            let model = model.as_deref().unwrap_or(match has_planes {
-                true => "camera",
-                false => "denoise-fast",
-            });
-            eddy.denoiser(model)?.stream(source)
+            let format = source.video().clone();
+            eddy.frame_denoiser(model.as_deref(), &format)?.stream(source)
         })?;
         Ok(Self { format: denoised.format().clone(), denoised: Mutex::new(Some(denoised)) })
     }
