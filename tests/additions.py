@@ -78,7 +78,7 @@ pub(in crate::network) static TWIN: Provider = Provider {
         "Cargo.toml": [('"jpeg", "png", "qoi"', '"jpeg", "png", "pnm", "qoi"')],
         "src/media/still/format.rs": [
             ("    Qoi,\n}", "    Qoi,\n    /// Uncompressed; no metadata.\n    Pnm,\n}"),
-            ("impl Format {\n", 'static PNM: Capabilities = Capabilities { name: "PNM", extensions: &["ppm"], begins: |head| head.starts_with(b"P6"), ..PLAIN };\n\nimpl Format {\n'),
+            ("impl Format {\n", 'static PNM: Capabilities = Capabilities { name: "PNM", extensions: &["ppm"], media_type: "image/x-portable-pixmap", begins: |head| head.starts_with(b"P6"), ..PLAIN };\n\nimpl Format {\n'),
             ("ALL: [Self; 6] =\n        [", "ALL: [Self; 7] =\n        [Self::Pnm, "),
             ("            Self::Qoi => &QOI,\n", "            Self::Qoi => &QOI,\n            Self::Pnm => &PNM,\n"),
         ],

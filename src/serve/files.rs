@@ -74,7 +74,7 @@ impl FileWork {
         if let (Value::Object(record), Value::Object(report)) = (&mut record, report) {
             record.extend(report);
         }
-        let kind = HeaderValue::from_static(negotiate::media_type(written));
+        let kind = HeaderValue::from_static(written.media_type());
         Ok(Step::Done(Output { kind, headers: headers(&record), body }))
     }
 

@@ -5,18 +5,6 @@ use hyper::StatusCode;
 use super::problem::Problem;
 use crate::media::Format;
 
-/// The media type of a format.
-pub(super) fn media_type(format: Format) -> &'static str {
-    match format {
-        Format::Png => "image/png",
-        Format::Jpeg => "image/jpeg",
-        Format::WebP => "image/webp",
-        Format::Tiff => "image/tiff",
-        Format::Bmp => "image/bmp",
-        Format::Qoi => "image/qoi",
-    }
-}
-
 /// The format that a client prefers: the one of highest quality, among equals `own`, the one of its
 /// image, and then the first that it lists.
 pub(super) fn format(accept: Option<&str>, own: Format) -> Result<Format, Problem> {
@@ -29,7 +17,7 @@ pub(super) fn format(accept: Option<&str>, own: Format) -> Result<Format, Proble
         let found = match kind.as_str() {
             "*/*" | "image/*" => Some(own),
             "image/jpg" => Some(Format::Jpeg),
-            kind => Format::ALL.into_iter().find(|format| media_type(*format) == kind),
+            kind => Format::ALL.into_iter().find(|format| format.media_type() == kind),
         };
         let Some(format) = found.filter(|_| weight > 0.0) else { continue };
         let is_better = match best {
@@ -43,7 +31,7 @@ pub(super) fn format(accept: Option<&str>, own: Format) -> Result<Format, Proble
         }
     }
     best.map(|(_, format)| format).ok_or_else(|| {
-        let types = Format::ALL.map(media_type).join(", ");
+        let types = Format::ALL.map(Format::media_type).join(", ");
         let text = format!("no format of Accept: {accept} can be written; there are {types}");
         Problem::new(StatusCode::NOT_ACCEPTABLE, text)
     })
