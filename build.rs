@@ -5,8 +5,8 @@
 //! but the first are checked against a pinned SHA-256. It is packed in parts
 //! that are unpacked side by side: the binary becomes 16 MB smaller, and a start on a PC no longer.
 //!
-//! The bundled networks are packed, too, and their f16 files as what they have beside the f32 files, which is
-//! next to nothing: the weights are the same.
+//! The bundled networks are packed, too, and their f16 files as what they have beside the f32
+//! files, which is next to nothing: the weights are the same.
 
 use std::error::Error;
 use std::io::Write;
@@ -18,8 +18,10 @@ use sha2::{Digest, Sha256};
 
 const VERSION: &str = "1.28.0";
 
-/// How hard zstd tries with the runtime. Unpacking takes about as long at any level.
+/// How hard zstd tries with the runtime. Unpacking takes about as long at any level; packing takes 1
+/// second at level 9, and at level 19 takes 12 seconds for 0.9 MB less.
 const RUNTIME_LEVEL: i32 = 9;
+const RUNTIME_LEVEL_OF_RELEASE: i32 = 19;
 /// The logarithm of the memory, in bytes, that each part takes while it is unpacked.
 const RUNTIME_WINDOW: u32 = 19;
 /// The runtime is packed in so many parts, which are unpacked side by side: a start waits for it.
@@ -96,10 +98,12 @@ fn pack(runtime: &Path) -> Result<(), Box<dyn Error>> {
     // What the crate includes: where each part begins, and its bytes.
     let mut parts = String::from("[\n");
     let runtime = fs::read(runtime)?;
+    let is_release = env::var("PROFILE")? == "release";
+    let level = if is_release { RUNTIME_LEVEL_OF_RELEASE } else { RUNTIME_LEVEL };
     let length = runtime.len().div_ceil(RUNTIME_PARTS);
     for (i, part) in runtime.chunks(length).enumerate() {
         let name = format!("onnxruntime-{i}.zst");
-        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), RUNTIME_LEVEL)?;
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level)?;
         encoder.window_log(RUNTIME_WINDOW)?;
         encoder.write_all(part)?;
         fs::write(out.join(&name), encoder.finish()?)?;

@@ -1,6 +1,5 @@
 //! Tensors as `.npy` files, for `eddy sample` and recorded inputs and outputs.
 
-use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use ndarray::{Array, Dimension};
 use ndarray_npy::{ReadNpyError, ReadNpyExt, WriteNpyExt};
 
 use crate::error::{Error, Result};
+use crate::media;
 use crate::media::still::{check_place, save};
 
 /// Reads an array of float32 or float64 with the dimensions of `D`. It must not be empty, and all
@@ -17,8 +17,7 @@ use crate::media::still::{check_place, save};
 /// [`Error::Input`] when the file is missing, truncated, not `.npy`, of another type or number of
 /// dimensions, empty, or has values that are not finite in f32.
 pub fn read<D: Dimension>(path: &Path) -> Result<Array<f32, D>> {
-    let file = File::open(path)
-        .map_err(|cause| Error::input_from(path, "it cannot be opened; check its name", cause))?;
+    let file = media::open(path)?;
     let array: Array<f32, D> = decode(BufReader::new(file))
         .map_err(|cause| Error::input_from(path, expected::<D>(), cause))?;
     if array.is_empty() {

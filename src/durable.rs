@@ -326,7 +326,7 @@ impl Completer {
         self.parts = None;
         let Some(thread) = self.thread.take() else { return Ok(()) };
         thread.join().unwrap_or_else(|_| {
-            Err((PathBuf::new(), io::Error::other("the thread that syncs is gone")))
+            Err((PathBuf::new(), io::Error::other("the sync thread has ended")))
         })
     }
 }

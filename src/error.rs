@@ -85,6 +85,17 @@ pub enum Error {
     Interrupted,
 }
 
+/// The texts of an error and of its causes, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 impl Error {
     /// An invalid request.
     pub fn usage(problem: impl Into<String>) -> Self {

@@ -50,12 +50,16 @@
 //! executor, guidance), [`tile`] (exact tiles), [`task`] (denoising, super-resolution, inpainting,
 //! generation), [`video`] (temporal fusion, the streaming pipeline), [`media`] (images and
 //! streams), [`stages`] (text-conditioned pipelines of several networks), [`network`] (ONNX Runtime
-//! sessions) and [`model`] (packages). `ARCHITECTURE.md` gives an overview; `examples/` has a program for each use.
+//! sessions) and [`model`] (packages). `ARCHITECTURE.md` gives an overview; `examples/` has a
+//! program for each use.
 
 pub mod array;
 pub mod diffusion;
+pub mod digest;
 pub mod durable;
 pub mod error;
+#[cfg(feature = "cli")]
+mod http;
 pub mod machine;
 pub mod media;
 pub mod model;
@@ -64,6 +68,8 @@ pub mod network;
 pub mod pipelines;
 #[cfg(feature = "cli")]
 pub mod preview;
+#[cfg(feature = "cli")]
+pub mod serve;
 pub mod setting;
 pub mod stages;
 pub mod task;

@@ -9,35 +9,36 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 
 use ndarray::Array4;
 
+use crate::diffusion::guidance::label;
 use crate::diffusion::{Philox, Progress, Sampler, Schedule, SigmaMap, State, execute, plan};
 use crate::error::{Error, Result};
+use crate::media::Image;
 use crate::media::stream::{ReadOutcome, Scan, Source, VideoFormat, VideoFrame};
-use crate::media::{Image, Samples};
-use crate::model::{Description, Package, Precision, SampledModel};
+use crate::model::{ClassIndices, Description, Package, Precision, SampledModel};
 use crate::network::{
-    Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
+    Device, DeviceChoice, Interface, Library, ModelSource, Network, OnnxNetwork, Runtime,
+    SessionOptions,
 };
 use crate::stages::{TextToImage, TextToImageOptions};
 use crate::task::{
     Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest, Generator,
     UpscaleOptions, UpscaleReport, Upscaler, as_images,
 };
-use crate::tensor::{FrameConverter, Range, write_planes};
 use crate::tile::TilePlan;
 use crate::video::FrameProcessor;
 
+mod frames;
+mod image_denoiser;
 mod inpaint;
 
+pub use frames::{FrameDenoiser, FrameStream, StreamFrame};
+pub use image_denoiser::ImageDenoiser;
+use image_denoiser::{CAMERA, WHITE};
 pub use inpaint::InpaintPipeline;
-
-/// How many finished frames are buffered for the iterator.
-const FRAMES_AHEAD: usize = 2;
 
 /// ONNX Runtime, and the settings shared by all networks that it loads.
 #[derive(Clone, Debug)]
@@ -52,6 +53,7 @@ pub struct Eddy {
 #[derive(Clone, Debug, Default)]
 pub struct EddyBuilder {
     library: Option<Library>,
+    choice: Option<DeviceChoice>,
     session: SessionOptions,
     precision: Option<Precision>,
     max_memory: Option<u64>,
@@ -65,10 +67,18 @@ impl EddyBuilder {
         self
     }
 
-    /// The device that networks run on; by default the processor.
+    /// The device that networks run on; by default the CPU.
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.session.device = device;
+        self
+    }
+
+    /// The device that networks run on, in place of [`device`](Self::device), tried before it is
+    /// used; by [`DeviceChoice::Auto`] the first that works.
+    #[must_use]
+    pub fn choose_device(mut self, choice: DeviceChoice) -> Self {
+        self.choice = Some(choice);
         self
     }
 
@@ -98,19 +108,20 @@ impl EddyBuilder {
     /// Loads ONNX Runtime.
     ///
     /// # Errors
-    /// [`Error::Runtime`] when the library cannot be loaded, or another one is already loaded.
+    /// [`Error::Runtime`] when the library cannot be loaded, or another one is already loaded;
+    /// [`Error::Device`] when the chosen device does not work.
     pub fn build(self) -> Result<Eddy> {
-        Ok(Eddy {
-            runtime: Runtime::load(&self.library.unwrap_or(Library::Embedded))?,
-            session: self.session,
-            precision: self.precision,
-            max_memory: self.max_memory,
-        })
+        let runtime = Runtime::load(&self.library.unwrap_or(Library::Embedded))?;
+        let mut session = self.session;
+        if let Some(choice) = self.choice {
+            session.device = runtime.choose(choice, false)?.device;
+        }
+        Ok(Eddy { runtime, session, precision: self.precision, max_memory: self.max_memory })
     }
 }
 
 impl Eddy {
-    /// Loads the embedded ONNX Runtime, on the processor.
+    /// Loads the embedded ONNX Runtime, on the CPU.
     ///
     /// # Errors
     /// As for [`EddyBuilder::build`].
@@ -165,6 +176,30 @@ impl Eddy {
         let options = DenoiseOptions { budget: self.budget(), ..Default::default() };
         Denoiser::new(&package.manifest, &mut network, options.clone())?;
         Ok(DenoisePipeline { package, network, options })
+    }
+
+    /// A denoiser of images: of `model`, or without one of `denoise-fast` for images with white
+    /// noise and of `camera` for the noise of cameras and codecs, each of which is loaded for the
+    /// first image that needs it.
+    ///
+    /// # Errors
+    /// As for [`denoiser`](Self::denoiser).
+    pub fn image_denoiser(&self, model: Option<&str>) -> Result<ImageDenoiser> {
+        ImageDenoiser::new(self.clone(), model)
+    }
+
+    /// A denoiser of frames of this format: of `model`, or without one of `camera`, or of
+    /// `denoise-fast` for RGB.
+    ///
+    /// # Errors
+    /// As for [`denoiser`](Self::denoiser).
+    pub fn frame_denoiser(
+        &self,
+        model: Option<&str>,
+        format: &VideoFormat,
+    ) -> Result<DenoisePipeline> {
+        let has_luma = format.format.chroma().is_some();
+        self.denoiser(model.unwrap_or(if has_luma { CAMERA } else { WHITE }))
     }
 
     /// An upscaler: a bundled model (`upscale-x2`, `upscale-x4`) or the folder of a model package.
@@ -231,7 +266,8 @@ impl Eddy {
             SampledModel::Diffusers(_) => None,
         };
         let network = model.load(&self.runtime, precision, self.session)?;
-        Ok(SamplePipeline::new(network, model.schedule()?, model.multiple_of()))
+        let (schedule, classes) = (model.schedule()?, model.classes());
+        Ok(SamplePipeline::new(network, schedule, model.multiple_of(), classes))
     }
 
     /// The network in an ONNX file, with the input and output names of `interface` and the training
@@ -247,8 +283,9 @@ impl Eddy {
     ) -> Result<SamplePipeline> {
         let path = path.as_ref();
         let (name, source) = (path.display().to_string(), ModelSource::File(path));
+        let classes = interface.class.as_ref().map(|_| ClassIndices::new(&name, None, None));
         let network = OnnxNetwork::load(&self.runtime, &name, source, interface, self.session)?;
-        Ok(SamplePipeline::new(network, schedule, 1))
+        Ok(SamplePipeline::new(network, schedule, 1, classes))
     }
 }
 
@@ -291,6 +328,14 @@ impl DenoisePipeline {
         let mut denoiser =
             Denoiser::new(&self.package.manifest, &mut self.network, self.options.clone())?;
         denoiser.denoise(image, &mut observe)
+    }
+
+    /// Denoises frames that the caller gives one by one, using previous frames.
+    ///
+    /// # Errors
+    /// As for [`stream`](Self::stream).
+    pub fn frame_by_frame(self, format: VideoFormat) -> Result<FrameDenoiser> {
+        FrameDenoiser::new(self, format)
     }
 
     /// Denoises the frames of `source` on a separate thread, using previous frames. A damaged frame
@@ -339,96 +384,6 @@ impl DenoisePipeline {
             }
             Ok(())
         })
-    }
-}
-
-/// Finished frames, in order. At most a few wait here; then processing waits, too.
-///
-/// Dropping the iterator ends processing, and waits until it has ended: for the evaluation in hand,
-/// and for [`Source::next`]. A source that may have to wait long for a frame therefore returns
-/// [`ReadOutcome::Waiting`] from time to time.
-#[derive(Debug)]
-pub struct FrameStream {
-    format: Arc<VideoFormat>,
-    frames: Option<Receiver<Result<VideoFrame>>>,
-    stop: Arc<AtomicBool>,
-    worker: Option<JoinHandle<()>>,
-}
-
-impl FrameStream {
-    fn start<W>(format: VideoFormat, work: W) -> Result<Self>
-    where
-        W: FnOnce(&SyncSender<Result<VideoFrame>>, &AtomicBool) -> Result<()> + Send + 'static,
-    {
-        let (sender, frames) = sync_channel(FRAMES_AHEAD);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let worker = std::thread::Builder::new().name("frames".to_owned()).spawn(move || {
-            if let Err(error) = work(&sender, &stopped) {
-                // The receiver may be gone.
-                let _ = sender.send(Err(error));
-            }
-        });
-        let worker =
-            worker.map_err(|error| Error::usage(format!("no thread can be started: {error}")))?;
-        Ok(Self { format: Arc::new(format), frames: Some(frames), stop, worker: Some(worker) })
-    }
-
-    /// The format of all frames.
-    pub fn format(&self) -> &VideoFormat {
-        &self.format
-    }
-}
-
-impl Iterator for FrameStream {
-    type Item = Result<StreamFrame>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Ok(frame) = self.frames.as_ref()?.recv() else {
-            // The thread has ended. A panic in a source must not look like the end of the stream.
-            let ended = self.worker.take()?.join();
-            let problem =
-                "the thread that processes frames panicked; its message is on standard error";
-            return ended
-                .is_err()
-                .then(|| Err(Error::Evaluation { problem: problem.into(), source: None }));
-        };
-        Some(frame.map(|frame| StreamFrame { format: Arc::clone(&self.format), frame }))
-    }
-}
-
-impl Drop for FrameStream {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // A blocked sender then sees that the receiver is gone.
-        self.frames = None;
-        if let Some(worker) = self.worker.take() {
-            let _ = worker.join();
-        }
-    }
-}
-
-/// A frame of a stream, with its format.
-#[derive(Clone, Debug)]
-pub struct StreamFrame {
-    /// The format of the samples.
-    pub format: Arc<VideoFormat>,
-    /// The samples, frame number and timestamp.
-    pub frame: VideoFrame,
-}
-
-impl StreamFrame {
-    /// Converts the frame to an RGB image with 8 bits per sample.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for formats that cannot be converted to RGB.
-    pub fn to_rgb(&self) -> Result<Image> {
-        let (width, height) = (self.format.width, self.format.height);
-        let mut planes = vec![0.0; 3 * width * height];
-        FrameConverter::new(&self.format, 3, Range::UNIT)?.read(&self.frame.bytes, &mut planes);
-        let mut image = Image::new(width, height, 3, Samples::U8(vec![0; 3 * width * height]))?;
-        write_planes(&planes, Range::UNIT, &mut image)?;
-        Ok(image)
     }
 }
 
@@ -535,6 +490,8 @@ pub struct SamplePipeline {
     network: OnnxNetwork,
     schedule: Schedule,
     multiple_of: usize,
+    classes: Option<ClassIndices>,
+    class: Option<usize>,
     sampler: Sampler,
     steps: usize,
     eta: Option<f64>,
@@ -542,11 +499,18 @@ pub struct SamplePipeline {
 }
 
 impl SamplePipeline {
-    fn new(network: OnnxNetwork, schedule: Schedule, multiple_of: usize) -> Self {
+    fn new(
+        network: OnnxNetwork,
+        schedule: Schedule,
+        multiple_of: usize,
+        classes: Option<ClassIndices>,
+    ) -> Self {
         Self {
             network,
             schedule,
             multiple_of,
+            classes,
+            class: None,
             sampler: Sampler::DDIM,
             steps: 50,
             eta: None,
@@ -582,6 +546,19 @@ impl SamplePipeline {
         self
     }
 
+    /// The class of the samples, counted from 0, for a network that takes one. By default they are
+    /// unconditional; a network that was trained without an unconditional class needs one.
+    #[must_use]
+    pub fn class(mut self, class: usize) -> Self {
+        self.class = Some(class);
+        self
+    }
+
+    /// Changes the class of the next samples, of a pipeline that is kept; `None` is unconditional.
+    pub fn set_class(&mut self, class: Option<usize>) {
+        self.class = class;
+    }
+
     /// Sampler, steps, eta and seed of the next samples, of a pipeline that is kept.
     pub fn configure(&mut self, sampler: Sampler, steps: usize, eta: Option<f64>, seed: u64) {
         (self.sampler, self.steps, self.eta, self.seed) = (sampler, steps, eta, seed);
@@ -591,8 +568,9 @@ impl SamplePipeline {
     /// like diffusers' `latents`. For variance-exploding states it is scaled to the first level.
     ///
     /// # Errors
-    /// [`Error::Usage`] for steps or an eta out of range, [`Error::Model`] for a shape that the
-    /// network does not take, [`Error::Evaluation`] when the network fails.
+    /// [`Error::Usage`] for steps or an eta out of range, for a class that the network does not
+    /// have, and for none where it needs one; [`Error::Model`] for a shape that the network does
+    /// not take; [`Error::Evaluation`] when the network fails.
     pub fn sample(&mut self, noise: Array4<f32>) -> Result<Array4<f32>> {
         self.sample_observed(noise, |_| ControlFlow::Continue(()))
     }
@@ -611,7 +589,7 @@ impl SamplePipeline {
         // Variance-preserving states start with a standard deviation of 1.
         let first = plan.steps.first().map(|step| step.level).filter(|level| level.signal == 1.0);
         let first = first.map_or(1.0, |level| level.noise) as f32;
-        let (_, _, height, width) = noise.dim();
+        let (batch, channels, height, width) = noise.dim();
         if noise.is_empty() {
             return Err(Error::usage(format!(
                 "noise of shape {:?} is empty; expected sides of at least 1",
@@ -619,6 +597,11 @@ impl SamplePipeline {
             )));
         }
         let tiles = TilePlan::whole(width, height, self.multiple_of);
+        if let Some(index) = ClassIndices::choose(self.classes.as_ref(), self.class)? {
+            let (tile_width, tile_height) = tiles.tile_size();
+            self.network.bind([batch, channels, tile_height, tile_width])?;
+            label(self.network.inputs().class, &vec![index; batch])?;
+        }
         let fresh = Philox::new(self.seed);
         let mut state = State::new(noise * first, &plan, &fresh, &SigmaMap::ABSOLUTE)?;
         let sigma = &SigmaMap::ABSOLUTE;
@@ -635,6 +618,7 @@ mod tests {
     use crate::media::{Image, Samples};
     use crate::model::Precision;
     use crate::stages::TextToImageRequest;
+    use crate::tensor::Range;
     use crate::{Error, Result};
 
     #[test]
@@ -752,6 +736,35 @@ mod tests {
                 eddy.network("digits-ddpm")?.sampler(sampler).steps(10).sample(noise.clone())?;
             assert!(digit.iter().all(|value| value.abs() < 1.6), "{sampler}: {digit}");
         }
+        Ok(())
+    }
+    #[test]
+    fn samples_are_unconditional_unless_a_class_is_given() -> Result<()> {
+        let noise = crate::diffusion::Philox::new(5).initial([1, 1, 8, 8]);
+        let eddy = Eddy::new()?;
+        let sampled = |class: Option<usize>| {
+            let mut pipeline = eddy.network("digits-ddpm")?.steps(10);
+            pipeline.set_class(class);
+            pipeline.sample(noise.clone())
+        };
+        let unconditional = sampled(None)?;
+        let classes = (0..10).map(|class| sampled(Some(class))).collect::<Result<Vec<_>>>()?;
+        assert!(classes.iter().all(|sample| *sample != unconditional));
+        let mut generator = eddy.generator("digits-ddpm")?;
+        (generator.options().sampler, generator.options().steps) = (Some(Sampler::DDIM), Some(10));
+        let request = crate::task::GenerateRequest { seeds: vec![5], ..Default::default() };
+        let expected = crate::task::as_images(&unconditional, Range::new(-1.0, 1.0)?)?;
+        assert_eq!(generator.run(None, request)?, expected, "the generator's without a class");
+        // A zero is empty in its middle, a one is not.
+        let middle = |class: usize| {
+            [[3, 3], [3, 4], [4, 3], [4, 4]].map(|[y, x]| classes[class][[0, 0, y, x]]).iter().sum()
+        };
+        let (zero, one): (f32, f32) = (middle(0), middle(1));
+        assert!(zero + 1.0 < one, "{zero} {one}");
+        let error = sampled(Some(10)).unwrap_err().to_string();
+        assert!(error.contains("0 to 9; there is no class 10"), "{error}");
+        let error = eddy.network("digits-ncsn")?.class(0).sample(noise).unwrap_err().to_string();
+        assert!(error.contains("not conditioned on a class"), "{error}");
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ impl Sampler {
         ],
     }),
     "a provider": (3, {
-        "src/network/provider/twin.rs": """//! The processor under another name.
+        "src/network/provider/twin.rs": """//! The CPU under another name.
 
 use super::Provider;
 use crate::network::Device;
@@ -68,7 +68,7 @@ pub(in crate::network) static TWIN: Provider = Provider {
             ("ALL: [&Provider; 5] = [", "ALL: [&Provider; 6] = [&TWIN, "),
         ],
         "src/network/device.rs": [
-            ("    Plugin(u32),\n}", "    Plugin(u32),\n    /// The processor under another name.\n    Twin,\n}"),
+            ("    Plugin(u32),\n}", "    Plugin(u32),\n    /// The CPU under another name.\n    Twin,\n}"),
             ("            Self::Plugin(_) => &provider::PLUGIN,\n", "            Self::Plugin(_) => &provider::PLUGIN,\n            Self::Twin => &provider::TWIN,\n"),
             ("Self::Cpu | Self::OpenVino(_) | Self::Plugin(_) => None", "Self::Cpu | Self::OpenVino(_) | Self::Plugin(_) | Self::Twin => None"),
             ('            Self::Cpu => f.pad("cpu"),\n', '            Self::Cpu => f.pad("cpu"),\n            Self::Twin => f.pad("twin"),\n'),
@@ -78,7 +78,7 @@ pub(in crate::network) static TWIN: Provider = Provider {
         "Cargo.toml": [('"jpeg", "png", "qoi"', '"jpeg", "png", "pnm", "qoi"')],
         "src/media/still/format.rs": [
             ("    Qoi,\n}", "    Qoi,\n    /// Uncompressed; no metadata.\n    Pnm,\n}"),
-            ("impl Format {\n", 'static PNM: Capabilities = Capabilities { name: "PNM", extensions: &["ppm"], begins: |head| head.starts_with(b"P6"), ..PLAIN };\n\nimpl Format {\n'),
+            ("impl Format {\n", 'static PNM: Capabilities = Capabilities { name: "PNM", extensions: &["ppm"], media_type: "image/x-portable-pixmap", begins: |head| head.starts_with(b"P6"), ..PLAIN };\n\nimpl Format {\n'),
             ("ALL: [Self; 6] =\n        [", "ALL: [Self; 7] =\n        [Self::Pnm, "),
             ("            Self::Qoi => &QOI,\n", "            Self::Qoi => &QOI,\n            Self::Pnm => &PNM,\n"),
         ],

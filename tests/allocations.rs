@@ -16,7 +16,8 @@ use common::images::noisy;
 use common::networks::Closed;
 use counting::allocations;
 use eddy::diffusion::{
-    Clip, Keep, Kept, Philox, Plan, Progress, SigmaMap, State, denoise_plan, execute,
+    Clip, HistoryEntry, HistoryValue, Philox, Plan, Progress, SigmaMap, State, denoise_plan,
+    execute,
 };
 use eddy::media::Image;
 use eddy::media::stream::{Rate, VideoFormat, VideoFrame};
@@ -52,7 +53,7 @@ fn plans(steps: usize) -> Vec<(&'static str, Plan)> {
     let mut looking_back = ddim.clone();
     looking_back.steps.iter_mut().enumerate().for_each(|(i, step)| {
         step.past[..2].fill(0.1);
-        step.keep = Some(Keep { slot: i % 2, value: Kept::Prediction });
+        step.store = Some(HistoryEntry { slot: i % 2, value: HistoryValue::Prediction });
     });
     let clipped = Plan { clip: Clip::Range(1.0), ..ddim.clone() };
     let thresholded = Plan { clip: Clip::Threshold { ratio: 0.9, max: 2.0 }, ..ddim.clone() };

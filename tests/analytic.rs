@@ -6,7 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use eddy::diffusion::{
-    DiscreteSchedule, Level, Plan, Prediction, SLOTS, Sampler, Schedule, SigmaSchedule, Step, plan,
+    DiscreteSchedule, HISTORY_SLOTS, Level, Plan, Prediction, Sampler, Schedule, SigmaSchedule,
+    Step, plan,
 };
 
 const VARIANCE: f64 = 0.25;
@@ -35,16 +36,16 @@ fn perfect(prediction: Prediction, row: &Step, input: f64) -> f64 {
 fn run(plan: &Plan, prediction: Prediction) -> (f64, f64) {
     // The state and the kept values as multiples of the start. The noise is tracked by its
     // variance, so stochastic steps must not read kept values.
-    let (mut x, mut kept, mut variance) = (1.0, [0.0; SLOTS], 0.0);
+    let (mut x, mut kept, mut variance) = (1.0, [0.0; HISTORY_SLOTS], 0.0);
     for row in &plan.steps {
         let d_of = |x: f64| row.c_skip * x + row.c_out * perfect(prediction, row, row.c_in * x);
         let next = |x: f64| row.a * x + (row.b + row.e) * d_of(x);
         variance = next(1.0).powi(2) * variance + row.d * row.d;
         let d = d_of(x);
         let past: f64 = row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
-        if let Some(keep) = row.keep {
-            let [of_x, of_d] = row.factors(keep.value);
-            kept[keep.slot] = of_x * x + of_d * d;
+        if let Some(entry) = row.store {
+            let [of_x, of_d] = row.factors(entry.value);
+            kept[entry.slot] = of_x * x + of_d * d;
         }
         x = next(x) + past;
     }

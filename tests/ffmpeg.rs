@@ -370,7 +370,7 @@ fn reports_truncated_and_damaged_containers_with_the_frame_count() {
             let said = eddy(&format!("denoise {broken} -o part.y4m -m identity --sigma 1"))
                 .within(&place)
                 .fails(3);
-            said.says(&broken).says("frames came, and are kept");
+            said.says(&broken).says("frames were read and are kept");
             assert!(place.path("part.y4m").exists(), "{broken}");
         }
     }
@@ -402,8 +402,8 @@ fn reports_containers_with_truncated_parts() {
                 eddy(&denoise)
                     .within(&place)
                     .fails(3)
-                    .says("it ends before its end")
-                    .says("frames came, and are kept");
+                    .says("it is truncated")
+                    .says("frames were read and are kept");
             }
         }
     }
@@ -434,11 +434,11 @@ fn reports_containers_with_missing_parts() {
     while at < flv.len() / 2 {
         at += 15 + u32::from_be_bytes([0, flv[at + 1], flv[at + 2], flv[at + 3]]) as usize;
     }
-    fails("cut.flv", &flv[..at]).says("it ends before its end").says("of 20");
+    fails("cut.flv", &flv[..at]).says("it is truncated").says("of 20");
     let ogv = place.bytes("a.ogv");
     let page = ogv.len() / 2 + position(&ogv[ogv.len() / 2..], b"OggS");
     let next = page + 4 + position(&ogv[page + 4..], b"OggS");
-    fails("cut.ogv", &ogv[..page]).says("it ends before its end");
+    fails("cut.ogv", &ogv[..page]).says("it is truncated");
     fails("hole.ogv", &[&ogv[..page], &ogv[next..]].concat()).says("parts of it are missing");
     let mut spoilt = ogv.clone();
     spoilt[page + 200] ^= 1;
@@ -446,13 +446,13 @@ fn reports_containers_with_missing_parts() {
     let mut avi = place.bytes("a.avi");
     let half = avi.len() / 2;
     avi[half..].fill(0);
-    fails("half.avi", &avi).says("it ends before its end").says("of 20");
+    fails("half.avi", &avi).says("it is truncated").says("of 20");
     let ivf = place.bytes("a.ivf");
     let mut at = 32;
     while at < ivf.len() / 2 {
         at += 12 + u32::from_le_bytes([ivf[at], ivf[at + 1], ivf[at + 2], ivf[at + 3]]) as usize;
     }
-    fails("cut.ivf", &ivf[..at]).says("it ends before its end");
+    fails("cut.ivf", &ivf[..at]).says("it is truncated");
     // Parts that were never fetched are zeros.
     let zeroed = |bytes: &[u8], from: usize, to: usize| {
         let mut bytes = bytes.to_vec();
@@ -460,14 +460,14 @@ fn reports_containers_with_missing_parts() {
         bytes
     };
     fails("zero.ivf", &zeroed(&ivf, ivf.len() / 2, ivf.len() / 2 + 8192))
-        .says("frames came, and are kept");
+        .says("frames were read and are kept");
     ffmpeg(&place, "-i a.flv -c:v wmv2 -an w.avi");
     let wmv = place.bytes("w.avi");
     fails("zero.avi", &zeroed(&wmv, wmv.len() / 2, wmv.len() / 2 + 8192))
         .says("parts of it are missing");
     ffmpeg(&place, "-i a.flv -c:v libx264 -an a.ts");
     let ts = place.bytes("a.ts");
-    fails("zero.ts", &zeroed(&ts, ts.len() / 3, ts.len())).says("it ends before its end");
+    fails("zero.ts", &zeroed(&ts, ts.len() / 3, ts.len())).says("it is truncated");
     ffmpeg(&place, "-i a.flv -c:v libx264 -an a.h264");
     let h264 = place.bytes("a.h264");
     let unit = h264.len() / 3 + position(&h264[h264.len() / 3..], &[0, 0, 1]);
@@ -475,7 +475,7 @@ fn reports_containers_with_missing_parts() {
     ffmpeg(&place, "-i a.flv -frames:v 30 -f apng a.apng");
     let apng = place.bytes("a.apng");
     fails("zero.apng", &zeroed(&apng, apng.len() / 2, apng.len() / 2 + 50_000))
-        .says("frames came, and are kept");
+        .says("frames were read and are kept");
     ffmpeg(&place, "-i a.flv -frames:v 100 -c:v libx265 -x265-params log-level=none -an a.h265");
     let h265 = place.bytes("a.h265");
     let lost = position(&h265[h265.len() / 3..], &[0, 0, 1]) + h265.len() / 3;
@@ -497,13 +497,13 @@ fn reports_containers_with_missing_parts() {
     ffmpeg(&place, "-i a.flv -c:v mpeg2video -b:v 2M -f vob a.mpg");
     let mpg = place.bytes("a.mpg");
     let pack = mpg.len() / 2048 / 2 * 2048;
-    fails("cut.mpg", &mpg[..pack + 900]).says("it ends before its end");
-    fails("zero.mpg", &zeroed(&mpg, pack, mpg.len())).says("it ends before its end");
+    fails("cut.mpg", &mpg[..pack + 900]).says("it is truncated");
+    fails("zero.mpg", &zeroed(&mpg, pack, mpg.len())).says("it is truncated");
     // The index, at its end, has a track of frames and then one of sound.
     ffmpeg(&place, "-i a.flv -c:v libx264 -c:a aac a.mp4");
     let mp4 = place.bytes("a.mp4");
     let sound = mp4.windows(4).rposition(|bytes| bytes == b"trak").unwrap();
-    fails("index.mp4", &mp4[..sound + 150]).says("it ends before its end").says("frames came");
+    fails("index.mp4", &mp4[..sound + 150]).says("it is truncated").says("frames were read");
     for whole in
         ["a.ivf", "w.avi", "a.ts", "a.h264", "a.apng", "a.h265", "a.wmv", "a.mxf", "a.mpg", "a.mp4"]
     {
@@ -627,16 +627,14 @@ fn reports_truncated_sound_when_it_is_copied() {
         eddy(&format!("denoise {from} -o {to} -m identity --sigma 1")).within(&place)
     };
     denoise("a.mp4", "whole.mp4").succeeds();
-    denoise("cut.mp4", "b.mp4")
-        .fails(3)
-        .says("cut.mp4: its sound ends before its end")
-        .says("25 frames");
+    denoise("cut.mp4", "b.mp4").fails(3).says("cut.mp4: its sound is truncated").says("25 frames");
     // All frames are there, and y4m has no sound.
     denoise("cut.mp4", "b.y4m").succeeds();
     place.holds_only(&["a.mp4", "b.mp4", "b.y4m", "cut.mp4", "identity", "whole.mp4"]);
 }
 
-/// If there are hardly any frames, the encoder still gets the start of the sound, or no sound stream.
+/// If there are hardly any frames, the encoder still gets the start of the sound, or no sound
+/// stream.
 #[test]
 fn a_truncated_file_keeps_its_frames_for_any_length_of_sound() {
     let Some(place) = place() else { return };
@@ -651,8 +649,8 @@ fn a_truncated_file_keeps_its_frames_for_any_length_of_sound() {
         place.file(&cut, &whole[..whole.len() / 8]);
         for output in ["out.mkv", "out.mp4", "out.ogv", "out.webm"] {
             let denoise = format!("denoise {cut} -m identity --sigma 1 -o");
-            eddy(&denoise).arg("frames.y4m").within(&place).fails(3).says("it ends before its end");
-            eddy(&denoise).arg(output).within(&place).fails(3).says("it ends before its end");
+            eddy(&denoise).arg("frames.y4m").within(&place).fails(3).says("it is truncated");
+            eddy(&denoise).arg(output).within(&place).fails(3).says("it is truncated");
             let frames = |file| {
                 probe(&place, "stream=nb_read_packets -count_packets -select_streams v", file)
             };
@@ -672,7 +670,7 @@ fn a_truncated_file_keeps_its_frames_for_any_length_of_sound() {
     let whole = place.bytes("late.mkv");
     place.file("cut.mkv", &whole[..whole.len() / 4]);
     let run = eddy("denoise cut.mkv -o out.mkv -m identity --sigma 1").within(&place).fails(3);
-    run.says("frames came, and are kept; none of its sound came; fetch the file again");
+    run.says("frames were read and are kept; none of its sound was read; fetch the file again");
     assert_eq!(probe(&place, "stream=codec_type", "out.mkv"), "video");
 }
 
@@ -715,7 +713,7 @@ fn reads_a_container_from_standard_input() {
         .within(&place)
         .fails(3)
         .says("standard input")
-        .says("frames came, and are kept");
+        .says("frames were read and are kept");
 }
 
 /// A pipe without a writer.
@@ -779,7 +777,7 @@ fn interrupting_a_silent_source_leaves_no_process() {
         .args("--stall-timeout 0.5")
         .within(&place)
         .fails(3)
-        .says("nothing has come for 0.5 s");
+        .says("no data has arrived for 0.5 s");
     wait_for("a process is left", &|count| count == 0);
     let mut child = eddy("denoise - -o out.y4m -m identity").within(&place).command();
     let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

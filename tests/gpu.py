@@ -93,7 +93,7 @@ def wrong_libraries(work):
         return instead(part, lambda start: start)
 
     def foreign(part):
-        # The processor that it is for, in its header: 62 is x86-64, 183 is 64-bit ARM.
+        # The CPU that it is for, in its header: 62 is x86-64, 183 is 64-bit ARM.
         return instead(part, lambda start: start[:18] + bytes([183 if start[18] == 62 else 62]) + start[19:])
 
     cases = [
@@ -101,11 +101,11 @@ def wrong_libraries(work):
         ("no shared provider beside it", without("providers_shared"), "cuda"),
         ("a CUDA provider that is a text file", text("providers_cuda"), "cuda"),
         ("a CUDA provider that is cut off", cut("providers_cuda"), "cuda"),
-        ("a CUDA provider for another processor", foreign("providers_cuda"), "cuda"),
+        ("a CUDA provider for another CPU", foreign("providers_cuda"), "cuda"),
         ("no TensorRT provider beside it", without("providers_tensorrt"), "tensorrt"),
         ("a runtime that is a text file", text("libonnxruntime.so"), "cuda"),
         ("a runtime that is cut off", cut("libonnxruntime.so"), "cuda"),
-        ("a runtime for another processor", foreign("libonnxruntime.so"), "cuda"),
+        ("a runtime for another CPU", foreign("libonnxruntime.so"), "cuda"),
         ("an empty folder", lambda folder: [file.unlink() for file in folder.iterdir()], "cuda"),
     ]
     for what, change, device in cases:
@@ -144,14 +144,14 @@ def on(device, work):
             there = work / "gpu.bmp"
             run = eddy("denoise", PHOTO, "-o", there, "-m", model, "--sigma", 25, "--precision", precision, *options, cache=cache)
             found = worst(here, there) if run.returncode == 0 else (run.stderr, 0)
-            says(f"{device}: {model} in {precision} as on the processor", run.returncode == 0 and found[0] <= allowed, f"{found}")
+            says(f"{device}: {model} in {precision} as on the CPU", run.returncode == 0 and found[0] <= allowed, f"{found}")
     here, there = work / "cpu-large.bmp", work / "gpu-large.bmp"
     for output, extra in [(here, []), (there, ["--precision", "f32", *options])]:
         run = eddy("upscale", PHOTO, "-o", output, "-s", 2, "--steps", 4, *extra, cache=cache)
         says(f"{output.stem}: enlarged in four steps", run.returncode == 0, run.stderr.strip())
     if there.exists():
         found = worst(here, there)
-        says(f"{device}: enlarging as on the processor", found[0] <= 2, f"{found}")
+        says(f"{device}: enlarging as on the CPU", found[0] <= 2, f"{found}")
 
     stream = work / "gpu.y4m"
     run = eddy("denoise", *[PHOTO] * 5, "-o", stream, "--temporal=on", "--json", *options, cache=cache)

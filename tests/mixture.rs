@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 
 use eddy::diffusion::{
-    DiscreteSchedule, NoiseAt, NoiseSource, Philox, Plan, Prediction, SLOTS, Sampler, Schedule,
-    SigmaSchedule, Step, plan,
+    DiscreteSchedule, HISTORY_SLOTS, NoiseAt, NoiseSource, Philox, Plan, Prediction, Sampler,
+    Schedule, SigmaSchedule, Step, plan,
 };
 
 type Point = [f64; 2];
@@ -90,13 +90,13 @@ fn prediction(sampler: Sampler, y: Point, sigma: f64, a: f64) -> Point {
 }
 
 /// The step's update without noise, and its kept value.
-fn updated(row: &Step, x: Point, d: Point, kept: &mut [Point; SLOTS]) -> Point {
+fn updated(row: &Step, x: Point, d: Point, kept: &mut [Point; HISTORY_SLOTS]) -> Point {
     let past =
         |c: usize| row.past.iter().zip(&*kept).map(|(factor, kept)| factor * kept[c]).sum::<f64>();
     let next = [0, 1].map(|c| row.a * x[c] + (row.b + row.e) * d[c] + past(c));
-    if let Some(keep) = row.keep {
-        let [of_x, of_d] = row.factors(keep.value);
-        kept[keep.slot] = [0, 1].map(|c| of_x * x[c] + of_d * d[c]);
+    if let Some(entry) = row.store {
+        let [of_x, of_d] = row.factors(entry.value);
+        kept[entry.slot] = [0, 1].map(|c| of_x * x[c] + of_d * d[c]);
     }
     next
 }
@@ -114,7 +114,7 @@ fn run(plan: &Plan, sampler: Sampler, count: usize) -> Vec<Point> {
     for (i, x) in x.iter_mut().enumerate() {
         *x = [0, 1].map(|c| level.signal * x[c] + level.noise * f64::from(start[c][i]));
     }
-    let mut kept = vec![[[0.0; 2]; SLOTS]; count];
+    let mut kept = vec![[[0.0; 2]; HISTORY_SLOTS]; count];
     for (index, row) in plan.steps.iter().enumerate() {
         let fresh = (row.d != 0.0).then(|| [draw(index as u32, 0), draw(index as u32, 1)]);
         for (i, (x, kept)) in x.iter_mut().zip(&mut kept).enumerate() {
@@ -243,7 +243,7 @@ fn deterministic_samplers_have_their_order_of_convergence() {
     let error = |sampler: Sampler, steps: usize| {
         let plan = plan(&sigmas(), sampler, steps, None).unwrap();
         let squares = starts.iter().zip(&exact).map(|(start, exact)| {
-            let (mut x, mut kept) = (*start, [[0.0; 2]; SLOTS]);
+            let (mut x, mut kept) = (*start, [[0.0; 2]; HISTORY_SLOTS]);
             for row in &plan.steps {
                 let d = denoised(x, row.level.sigma());
                 x = updated(row, x, d, &mut kept);

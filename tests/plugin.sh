@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A network on a plugin provider (`--ep-library`) gives the CPU's image: with the plugin onnxruntime-ggml, which offers a device
-# on any x86-64 processor, and the ONNX Runtime that it is built for; pip downloads both. It has no
+# on any x86-64 CPU, and the ONNX Runtime that it is built for; pip downloads both. It has no
 # convolutions in two dimensions, so the network has two other operators.
 # Usage: tests/plugin.sh target/release/eddy
 set -euo pipefail

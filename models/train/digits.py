@@ -386,7 +386,7 @@ num_train_timesteps = {STEPS}
 beta_schedule = "{BETA_SCHEDULE}"
 beta_start = {BETA_START}
 beta_end = {BETA_END}
-timestep_spacing = "trailing" # from pure noise, as the few steps were taught
+timestep_spacing = "trailing" # starts from pure noise, as in the distillation
 clip_sample = true
 use_clipped_model_output = true
 """
@@ -396,9 +396,9 @@ DEFAULTS = {  # what `digits_report.py` recommends
     "digits-classifier": "",
 }
 DESCRIPTIONS = {
-    "digits-ddpm": "Draws handwritten digits of 8x8 pixels, of a class or of any: a DDPM with classifier-free guidance",
-    "digits-ncsn": "Draws handwritten digits of 8x8 pixels: the score of their distribution under noise of any level",
-    "digits-classifier": "Which digit a noisy image of 8x8 pixels is, and how to change it so that it is more of it: for classifier guidance",
+    "digits-ddpm": "Generates handwritten digits of 8x8 pixels: a class-conditional DDPM with an unconditional class, for classifier-free guidance",
+    "digits-ncsn": "Generates handwritten digits of 8x8 pixels: an unconditional score network (NCSN)",
+    "digits-classifier": "Classifier of noisy handwritten digits of 8x8 pixels, for classifier guidance",
 }
 CHECKS = {"digits-ddpm": (400, 3), "digits-ncsn": (0.5, None), "digits-classifier": (0.7, 3)}  # level and class of the recorded arrays
 
@@ -508,11 +508,11 @@ def export(name, checkpoint=None, out=None):
         manifest = MANIFEST.format(
             name=name,
             task="classifier" if name == "digits-classifier" else "generate",
-            prediction='"score" # of the class: the gradient of its log-probability' if name == "digits-classifier" else f'"{network.outputs[0]}"',
-            classes=f"classes = {CLASSES}\n" * ("class" in network.inputs) + f"null_class = {NOBODY} # the class of none\n" * (name == "digits-ddpm"),
+            prediction='"score" # the gradient of the class's log-probability' if name == "digits-classifier" else f'"{network.outputs[0]}"',
+            classes=f"classes = {CLASSES}\n" * ("class" in network.inputs) + f"null_class = {NOBODY} # the unconditional class\n" * (name == "digits-ddpm"),
             description=DESCRIPTIONS[name],
             steps=steps,
-            distilled=f", then {distilled} in which few steps learned what many do" if distilled else "",
+            distilled=f", then {distilled} of progressive distillation" if distilled else "",
             images=len(split()[0][1]) if name == "digits-classifier" else "all",
             parameters=sum(p.numel() for p in network.parameters()),
             bytes_per_pixel=bytes_per_pixel(path),

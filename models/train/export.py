@@ -53,29 +53,29 @@ class Kind:
 SIGMA_8BIT = "min = {:.8f}\nmax = 0.39215686".format
 KINDS = {
     "denoise": Kind(
-        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Gaussian denoiser for RGB images whose noise level is known for each pixel", version="2",
+        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Denoiser for white Gaussian noise in RGB images, conditioned on a map of sigma", version="2",
         data="synthesized images and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
     ),
     "planes": Kind(
-        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Denoiser for frames of cameras, in the planes of 4:2:0 that they come in", 6, 2, "3",
+        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Denoiser for the noise of cameras and codecs, on the luma and chroma planes of 4:2:0", 6, 2, "3",
         'layout = "yuv420" # luma of each 2x2 row by row, Cb, Cr, at half the width and height; sigma of luma and of chroma\n',
-        "124 freely licensed photographs (PHOTOGRAPHS.tsv) and drawn images, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
+        "124 freely licensed photographs (PHOTOGRAPHS.tsv) and synthesized images, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
         "From denoise-fast",
     ),
-    "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Enlarges RGB images {} times by conditional diffusion"),
+    "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Super-resolution of RGB images by {}, by conditional diffusion"),
     "generate": Kind(
-        "generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB images, for inpainting and drawing", version="2",
+        "generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional diffusion prior over RGB images, for inpainting, deblurring, super-resolution and generation", version="2",
         data="synthesized images and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
     ),
 }
 # Overrides of the light networks.
 LIGHT = {
-    "denoise": {"version": "1", "description": "Gaussian denoiser for RGB images whose noise level is known for each pixel, for processors alone"},
+    "denoise": {"version": "1", "description": "Denoiser for white Gaussian noise in RGB images, conditioned on a map of sigma; small"},
     "planes": {
         "version": "1",
-        "description": "Denoiser for frames of cameras, in the planes of 4:2:0 that they come in, for processors alone",
+        "description": "Denoiser for the noise of cameras and codecs, on the luma and chroma planes of 4:2:0; small",
         "start": "From denoise-nano",
-        "data": "124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv) and drawn images, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
+        "data": "124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv) and synthesized images, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
     },
 }
 

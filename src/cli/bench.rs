@@ -14,19 +14,21 @@ use super::onnx_options::OnnxOptions;
 use super::options::Size;
 use super::run_args::RunArgs;
 
-/// Measure the overhead of a whole frame over the bare network
+/// Measure the speed of a model: the time of a frame, or frames per second of video
 ///
-/// Rounds alternate between evaluations of the bare session and whole frames (pixels in, pixels
-/// out) with as many evaluations, so that disturbances affect both. Medians are reported. With
-/// --video, a table of frames per second of denoised streams by size, precision and --temporal.
+/// Rounds alternate between evaluations of the network alone and whole frames (pixels in, pixels
+/// out) with as many evaluations, so that disturbances affect both. Their medians are reported, and
+/// the ratio of the two, which is Eddy's own overhead. With --video, a table of frames per second
+/// of denoised streams is printed, by size, precision and --temporal.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A bundled model, the folder of a model package or an .onnx file
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// Measure frames per second of video instead, at 640x480, 1280x720 and 1920x1080 or at --size;
-    /// --seconds for each figure
+    /// Measure frames per second of video, at 640x480, 1280x720 and 1920x1080 or at --size, each
+    /// for
+    /// --seconds
     #[arg(long, conflicts_with = "steps")]
     video: bool,
 

@@ -55,7 +55,7 @@ impl VideoBench<'_> {
              | size | precision | fps | fps with --temporal | peak memory |\n\
              |---|---|---|---|---|\n",
             manifest.name,
-            machine::processor(),
+            machine::cpu_name(),
         );
         let sizes =
             self.size.map_or(SIZES.to_vec(), |Size { width, height }| vec![[width, height]]);
@@ -88,7 +88,7 @@ impl VideoBench<'_> {
                     "model": manifest.name, "precision": precision.name(), "width": width,
                     "height": height,
                     "fps": single, "fps_temporal": temporal, "peak_resident_bytes": peak,
-                    "device": device.to_string(), "processor": machine::processor(),
+                    "device": device.to_string(), "cpu": machine::cpu_name(),
                     "threads": cores,
                 });
                 console.result(std::mem::take(&mut head) + &row, &record)?;

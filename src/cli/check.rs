@@ -61,7 +61,7 @@ impl Arguments {
             Some((name, precision)) => {
                 let problem = format!(
                     "its {precision} file gives other values than were recorded; the file, the \
-                     runtime or this processor is at fault"
+                     runtime or this CPU is at fault"
                 );
                 Err(eddy::Error::model(name, problem).into())
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use eddy::diffusion::Progress;
+use eddy::error::with_causes;
 use eddy::setting::{self, Setting};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -22,6 +23,11 @@ pub(crate) struct Console {
 }
 
 impl Console {
+    /// Whether only errors are printed.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
     /// Prints a message that is not a result.
     pub(crate) fn note(self, line: impl AsRef<str>) {
         if !self.quiet {
@@ -168,7 +174,7 @@ impl Bar {
 
     /// Prints an error above the bar, even with --quiet.
     pub(crate) fn error(&self, error: &eddy::Error) {
-        self.bar.suspend(|| print_error(&chain(error)));
+        self.bar.suspend(|| print_error(&with_causes(error)));
     }
 }
 
@@ -270,17 +276,6 @@ pub(crate) fn plain_line(text: &str) -> String {
 /// Whether a character is invisible and changes the direction of text or breaks lines.
 fn is_mark(c: char) -> bool {
     matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "F", default_value_t = 2.0, help_heading = "Input and output")]
     sigma: f64,
 
-    /// The number of posterior samples that are averaged: more lower the error, 1 has the most
-    /// texture
+    /// The number of posterior samples that are averaged: a larger number lowers the error, 1
+    /// has the most texture
     #[arg(
         long,
         value_name = "N",
@@ -98,7 +98,7 @@ impl Arguments {
         };
         let run = GenerativeRun {
             images: &self.images,
-            // A kernel given in summary is not a file, so nothing is protected then.
+            // A kernel given as gaussian:SIGMA is not a file that needs protection.
             also_read: vec![kernel_name.clone().into()],
             package: &package,
             options: self.sampling.options(&self.run.memory),

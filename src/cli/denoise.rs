@@ -34,11 +34,10 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// A bundled model, the folder of a model package, or an .onnx file. When left out, `camera`
-    /// for video in 4:2:0, 4:2:2 and gray and for images whose noise went through a camera or a
-    /// codec, `denoise-fast` for other video and for images with white noise, and none for clean
-    /// images. With --fps or --deadline-ms, other video (RGB, 4:4:4) uses the better of `denoise`
-    /// and `denoise-fast` that keeps the rate
+    /// A bundled model, the folder of a model package, or an .onnx file. Default: `camera` for
+    /// 4:2:0, 4:2:2 and gray video and for images with the noise of a camera or a codec;
+    /// `denoise-fast` for other video and for images with white noise. With --fps or --deadline-ms,
+    /// other video uses `denoise` as long as it keeps the rate
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
@@ -172,7 +171,7 @@ impl Arguments {
         self.denoise_stream(candidates, stream, opened.device())
     }
 
-    /// A denoiser for images. Its network is loaded for the first image that needs it.
+    /// A denoiser for images, whose network is loaded when an image first needs it.
     fn denoiser<'c>(
         &self,
         choice: &'c mut Choice<'_>,
@@ -368,12 +367,7 @@ impl Arguments {
         } else {
             format!("{name}sigma {sigma:.1}{chroma}{note}, {steps}, {tiles}{again}")
         };
-        let fields = json!({
-            "noise": kind.map(NoiseKind::name), "sigma": sigma,
-            "sigma_chroma": report.chroma_sigma, "sigma_limited": report.sigma_limited,
-            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0,
-            "tile_height": report.tile_size.1, "tiles_repeated": report.repeated,
-        });
+        let fields = report.fields(kind);
         self.images.finish(job, &image, started, &record, &summary, fields)
     }
 }

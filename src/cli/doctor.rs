@@ -199,7 +199,7 @@ impl Arguments {
 
 fn machine_page(page: &mut Page) {
     let mebibytes = |bytes: u64| bytes >> 20;
-    let (processor, features) = (machine::processor(), machine::processor_features());
+    let (cpu, features) = (machine::cpu_name(), machine::cpu_features());
     let (threads, memory) = (default_threads(), machine::total_memory());
     let (version, arch, board) =
         (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, machine::board());
@@ -207,7 +207,7 @@ fn machine_page(page: &mut Page) {
     if let Some(board) = &board {
         page.line("board", board);
     }
-    page.line("processor", &processor);
+    page.line("CPU", &cpu);
     page.line("features", features.join(" "));
     let fast = machine::fast_cores();
     let which = fast.as_ref().map_or(String::new(), |cores| {
@@ -226,7 +226,7 @@ fn machine_page(page: &mut Page) {
         page.line("TROUBLE", problem);
     }
     page.record = json!({
-        "version": version, "arch": arch, "board": board, "processor": processor,
+        "version": version, "arch": arch, "board": board, "cpu": cpu,
         "features": features, "threads": threads,
         "fast_cores": fast, "memory_bytes": memory, "troubles": problems,
     });
@@ -264,7 +264,7 @@ fn cameras_page(page: &mut Page) {
     for path in stream::cameras() {
         let (name, text) = match stream::describe(&path) {
             Ok((name, gives)) => {
-                let text = format!("{name}, gives {gives}");
+                let text = format!("{name}, offers {gives}");
                 (Some((name, gives)), text)
             }
             Err(error) => (None, error.to_string()),

@@ -42,8 +42,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IMAGE", help_heading = "Input and output")]
     pub(super) from: Option<PathBuf>,
 
-    /// Part of the noise schedule that is sampled, from 0 to 1: 1 starts from noise, less keeps
-    /// more of that image. Default: 0.6, or that of a pipeline in the diffusers layout
+    /// Part of the noise schedule that is sampled, from 0 to 1: 1 starts from noise, a smaller
+    /// part keeps more of that image. Default: 0.6, or that of a pipeline in the diffusers layout
     #[arg(long, value_name = "F", requires = "from", help_heading = "Input and output")]
     pub(super) strength: Option<f64>,
 
@@ -75,11 +75,12 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) pipeline: PipelineOptions,
 
-    /// The class to generate; several, such as 0,1,2, take turns
+    /// The class to generate; several, such as 0,1,2, take turns. By default unconditional, if the
+    /// model was trained so
     #[arg(long, value_name = "K", value_delimiter = ',', help_heading = "Guidance")]
     pub(super) class: Vec<usize>,
 
-    /// Negative class (prompt), in place of the unconditional class
+    /// The negative class of guidance, in place of the unconditional one
     #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
     pub(super) negative_class: Option<usize>,
 
@@ -103,7 +104,7 @@ pub(crate) struct Arguments {
     pub(super) run: RunArgs,
 }
 
-/// How much noise is added to a start image by default.
+/// The default part of the schedule that is sampled for a start image.
 const DEFAULT_STRENGTH: f64 = 0.6;
 
 /// The batch size: images that are generated at once.
@@ -353,7 +354,7 @@ impl Sink {
     pub(super) fn choose(output: &Path, count: usize, grid: bool) -> eddy::Result<Self> {
         let is_folder = output.is_dir() || ends_in_slash(output);
         if is_folder && !grid {
-            let problem = "the folder cannot be made";
+            let problem = "the folder cannot be created";
             eddy::durable::create_folder(output)
                 .map_err(|cause| eddy::Error::output_from(output, problem, cause))?;
             return Ok(Self::Folder(output.to_owned()));

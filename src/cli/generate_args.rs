@@ -77,7 +77,7 @@ impl StepWriter {
                 "its steps are latents, not images; leave --save-steps out",
             ));
         }
-        let problem = "the folder for the steps cannot be made";
+        let problem = "the folder for the steps cannot be created";
         eddy::durable::create_folder(folder)
             .map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
         Ok(Some(Self { folder: folder.to_owned(), range: generator.range() }))

@@ -6,8 +6,9 @@ use std::time::Instant;
 use clap::Args;
 use eddy::media::source::refuse_replacing;
 use eddy::media::{Image, still};
+use eddy::network::Device;
 use eddy::stages::{
-    NoiseDraws, Reuse, StageRequest, StepObserver, TextToImage, TextToImageReport,
+    NoiseSequence, Retention, StageRequest, StepObserver, TextToImage, TextToImageReport,
     TextToImageRequest,
 };
 use eddy::task::as_images;
@@ -15,12 +16,13 @@ use eddy::tensor::Range;
 use ndarray::Array4;
 use serde_json::json;
 
+use super::console::Bar;
 use super::generate::{Arguments, Sink};
 use super::interrupt;
 use super::preview_steps::{PreviewWriter, Waiting};
 use super::prompt_options::{first_given, open_pipeline, parameters};
 
-/// What `eddy generate` takes for pipelines alone, beside their prompts.
+/// Options of `eddy generate` for pipelines only, beside their prompts.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Text to image (folders in the diffusers layout)")]
 pub(crate) struct PipelineOptions {
@@ -90,8 +92,95 @@ struct Sampled {
     waiting: Vec<Waiting>,
 }
 
+/// A run of a pipeline for all requested images.
+struct StagedRun<'a> {
+    arguments: &'a Arguments,
+    pipeline: TextToImage,
+    /// The request, except for the class, which differs between images.
+    request: TextToImageRequest<'a>,
+    /// Noise from files, in place of the seed's.
+    recorded: Option<Vec<f32>>,
+    steps: Option<PreviewWriter>,
+    bar: Bar,
+}
+
+impl<'a> StagedRun<'a> {
+    /// Samples image `i`, and saves its steps if that is requested.
+    fn sample(&mut self, i: usize) -> eddy::Result<Sampled> {
+        let Self { arguments, pipeline, request, recorded, steps, bar } = self;
+        bar.begin(i, &arguments.model);
+        interrupt::check()?;
+        let seed = arguments.seed(i);
+        let mut draws = match recorded {
+            Some(values) => NoiseSequence::recorded(values.clone()),
+            None => NoiseSequence::from_seed(seed),
+        };
+        let request = TextToImageRequest { class: arguments.class(i), ..request.clone() };
+        let mut watch = |progress| {
+            bar.advance(i, progress);
+            interrupt::poll()
+        };
+        let (sample, report) = match steps {
+            None => pipeline.sample(&request, &mut draws, &mut watch)?,
+            Some(steps) => {
+                let name = (arguments.count > 1).then(|| format!("{seed:06}"));
+                let mut observer = steps.of_image(name.as_deref())?;
+                let observer: &mut dyn StepObserver = &mut observer;
+                pipeline.sample_observed(&request, &mut draws, Some(observer), &mut watch)?
+            }
+        };
+        let waiting = steps.as_mut().map(PreviewWriter::waiting).unwrap_or_default();
+        Ok(Sampled { seed, sample, report, waiting })
+    }
+
+    /// Decodes what was sampled, and writes the steps that waited for it.
+    fn decode(&mut self, sampled: Sampled) -> eddy::Result<Array4<f32>> {
+        let Sampled { sample, waiting, .. } = sampled;
+        let latent = (!waiting.is_empty()).then(|| sample.clone());
+        let decoded = self.pipeline.decode(sample, &mut |_| interrupt::poll())?;
+        if let (Some(steps), Some(latent)) = (&mut self.steps, latent) {
+            steps.decoded(waiting, &latent, &decoded)?;
+        }
+        Ok(decoded)
+    }
+
+    /// Generates all images into `sink`, and returns the report of the first.
+    fn generate(&mut self, sink: &Sink) -> eddy::Result<Option<TextToImageReport>> {
+        let count = self.arguments.count as usize;
+        // Where the networks do not fit together, each is loaded once for all images.
+        let together = if self.pipeline.fits_memory() { 1 } else { count };
+        let (mut images, mut tensors) = (Vec::new(), Vec::new());
+        let mut report: Option<TextToImageReport> = None;
+        for first in (0..count).step_by(together) {
+            let indices = first..(first + together).min(count);
+            let samples =
+                indices.clone().map(|i| self.sample(i)).collect::<eddy::Result<Vec<_>>>()?;
+            for (i, sampled) in indices.zip(samples) {
+                let report = report.get_or_insert_with(|| {
+                    self.arguments.prompts.report(&sampled.report, self.arguments.run.console);
+                    sampled.report.clone()
+                });
+                let seed = sampled.seed;
+                let decoded = self.decode(sampled)?;
+                if let Sink::Tensor(_) = sink {
+                    tensors.push(decoded);
+                    continue;
+                }
+                for mut image in as_images(&decoded, Range::UNIT)? {
+                    let class = self.arguments.class(i);
+                    let request = TextToImageRequest { class, ..self.request.clone() };
+                    image.metadata.note = Some(self.arguments.parameters(&request, report, seed));
+                    sink.put(image, seed, &mut images)?;
+                }
+            }
+        }
+        sink.finish(&images, &tensors)?;
+        Ok(report)
+    }
+}
+
 impl Arguments {
-    /// Refuses options that a pipeline does not take.
+    /// Rejects options that a pipeline does not take.
     fn refuse_others(&self) -> eddy::Result<()> {
         let given = [(self.classifier.is_some(), "--classifier")];
         match first_given(&given) {
@@ -107,126 +196,100 @@ impl Arguments {
     /// Generates with a pipeline of several networks.
     pub(crate) fn run_staged(self) -> anyhow::Result<()> {
         self.refuse_others()?;
-        let Self { prompts, pipeline: own, sampling, run, .. } = &self;
-        let (memory, console) = (&run.memory, run.console);
-        let count = self.count as usize;
-        let sink = Sink::choose(&self.output, count, self.grid)?;
+        let sink = Sink::choose(&self.output, self.count as usize, self.grid)?;
         let also_read: Vec<PathBuf> = self.files().map(|(_, path)| path.to_owned()).collect();
         refuse_replacing(&also_read, &self.output)?;
-        let read = |path: &Option<PathBuf>| -> eddy::Result<Option<Image>> {
-            let image =
-                path.as_ref().map(|path| still::read(path, &memory.limits())).transpose()?;
-            Ok(image.map(Image::upright))
-        };
-        let [start, mask, control] = [read(&self.from)?, read(&own.mask)?, read(&own.control)?];
+        let PipelineOptions { mask, control, preview_decoder, .. } = &self.pipeline;
+        let [start, mask, control] =
+            [self.read(&self.from)?, self.read(mask)?, self.read(control)?];
+        let images = [start.as_ref(), mask.as_ref(), control.as_ref()];
         let recorded = self.noise.values()?;
-        if recorded.is_some() && count > 1 {
+        if recorded.is_some() && self.count > 1 {
             let problem = "noise from files is for one image; leave --count out";
             return Err(eddy::Error::usage(problem).into());
         }
         let opened = self.run.open()?;
-        let reuse = if count > 1 { Reuse::Images } else { Reuse::Never };
-        let mut pipeline = open_pipeline(&opened, &self.model, run, reuse)?;
-        let takes_text = !pipeline.spec().text.is_empty();
-        let prompt = match &prompts.prompt {
+        let retention =
+            if self.count > 1 { Retention::ExceptTextEncoders } else { Retention::None };
+        let mut pipeline = open_pipeline(&opened, &self.model, &self.run, retention)?;
+        let request = self.request(!pipeline.spec().text.is_empty(), images)?;
+        let folder = self.sampling.save_steps.as_deref();
+        let writer = |folder| PreviewWriter::new(&mut pipeline, folder, preview_decoder.as_deref());
+        let steps = folder.map(writer).transpose()?;
+        let bar = self.run.console.bar(self.count as usize);
+        let mut run = StagedRun { arguments: &self, pipeline, request, recorded, steps, bar };
+        let begun = Instant::now();
+        let Some(report) = run.generate(&sink)? else { return Ok(()) };
+        let loads = run.pipeline.loads();
+        self.report(&run.bar, &report, begun.elapsed().as_secs_f64(), loads, opened.device())
+    }
+
+    /// The image in that file, as displayed.
+    fn read(&self, path: &Option<PathBuf>) -> eddy::Result<Option<Image>> {
+        let limits = self.run.memory.limits();
+        let image = path.as_ref().map(|path| still::read(path, &limits)).transpose()?;
+        Ok(image.map(Image::upright))
+    }
+
+    /// The request for all images, with the image to start from, its mask and the control image.
+    fn request<'a>(
+        &self,
+        takes_text: bool,
+        [start, mask, control]: [Option<&'a Image>; 3],
+    ) -> eddy::Result<TextToImageRequest<'a>> {
+        let prompt = match &self.prompts.prompt {
             Some(prompt) => prompt.as_str(),
             None if !takes_text => "",
             None => {
-                return Err(eddy::Error::usage(format!(
-                    "{} generates images of a text; give it with --prompt",
-                    self.model
-                ))
-                .into());
+                let model = &self.model;
+                let problem = format!("{model} generates images of a text; give it with --prompt");
+                return Err(eddy::Error::usage(problem));
             }
         };
-        let options = sampling.options(memory);
-        let request = TextToImageRequest {
+        let options = self.sampling.options(&self.run.memory);
+        Ok(TextToImageRequest {
             negative_class: self.negative_class,
             size: self.size.map(|size| [size.width, size.height]),
             steps: options.steps,
             sampler: options.sampler,
             eta: options.eta,
-            image_guidance_scale: own.image_guidance_scale,
-            start: start.as_ref(),
+            image_guidance_scale: self.pipeline.image_guidance_scale,
+            start,
             strength: self.strength,
-            mask: mask.as_ref(),
-            noise_level: own.noise_level,
-            control: control.as_ref(),
-            control_scale: Some(own.control_scale),
-            stages: own.stages(),
-            ..prompts.request(prompt, &self.guidance)
-        };
-        let decoder = own.preview_decoder.as_deref();
-        let steps = sampling.save_steps.as_deref();
-        let mut steps =
-            steps.map(|folder| PreviewWriter::new(&mut pipeline, folder, decoder)).transpose()?;
-        let bar = console.bar(count);
-        let begun = Instant::now();
-        // Where the networks do not fit together, each is loaded once for all images.
-        let together = if pipeline.fits_memory() { 1 } else { count };
-        let (mut images, mut tensors): (Vec<Image>, Vec<Array4<f32>>) = (Vec::new(), Vec::new());
-        let mut report = None;
-        for first in (0..count).step_by(together) {
-            let mut samples = Vec::new();
-            for i in first..(first + together).min(count) {
-                bar.begin(i, &self.model);
-                interrupt::check()?;
-                let mut draws = match &recorded {
-                    Some(values) => NoiseDraws::recorded(values.clone()),
-                    None => NoiseDraws::of_seed(self.seed(i)),
-                };
-                let request = TextToImageRequest { class: self.class(i), ..request.clone() };
-                samples.push(self.sample(
-                    &mut pipeline,
-                    &request,
-                    i,
-                    &mut draws,
-                    &mut steps,
-                    &mut |progress| {
-                        bar.advance(i, progress);
-                        interrupt::poll()
-                    },
-                )?);
-            }
-            if report.is_none() {
-                report = samples.first().map(|sampled| sampled.report.clone());
-                report.iter().for_each(|report| prompts.report(report, console));
-            }
-            for Sampled { seed, sample, report, waiting } in samples {
-                let kept = (!waiting.is_empty()).then(|| sample.clone());
-                let decoded = pipeline.decode(sample, &mut |_| interrupt::poll())?;
-                if let (Some(steps), Some(latent)) = (&mut steps, kept) {
-                    steps.decoded(waiting, &latent, &decoded)?;
-                }
-                if let Sink::Tensor(_) = &sink {
-                    tensors.push(decoded);
-                    continue;
-                }
-                for mut image in as_images(&decoded, Range::new(0.0, 1.0)?)? {
-                    let class = self.class(seed.wrapping_sub(sampling.seed) as usize);
-                    let request = TextToImageRequest { class, ..request.clone() };
-                    image.metadata.note = Some(self.parameters(&request, &report, seed));
-                    sink.put(image, seed, &mut images)?;
-                }
-            }
-        }
-        sink.finish(&images, &tensors)?;
-        let Some(report) = report else { return Ok(()) };
-        let seconds = begun.elapsed().as_secs_f64();
+            mask,
+            noise_level: self.pipeline.noise_level,
+            control,
+            control_scale: Some(self.pipeline.control_scale),
+            stages: self.pipeline.stages(),
+            ..self.prompts.request(prompt, &self.guidance)
+        })
+    }
+
+    /// Reports the finished run, as text and as JSON.
+    fn report(
+        &self,
+        bar: &Bar,
+        report: &TextToImageReport,
+        seconds: f64,
+        networks_loaded: usize,
+        device: Device,
+    ) -> anyhow::Result<()> {
         let [width, height] = report.size;
-        let (sampler, evaluations) = (report.sampler, report.evaluations);
+        let (sampler, evaluations, count) = (report.sampler, report.evaluations, self.count);
         let what = if count == 1 { "one image".to_owned() } else { format!("{count} images") };
         let line = format!(
-            "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, {seconds:.2} s",
+            "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, \
+             {seconds:.2} s",
             self.output.display(),
             self.model
         );
+        let truncated: Vec<_> = report.truncated.iter().map(|(end, _)| end).collect();
         let record = json!({
             "output": self.output.to_string_lossy(), "count": count, "width": width,
             "height": height, "model": self.model, "sampler": sampler,
-            "evaluations": evaluations, "seed": sampling.seed, "seconds": seconds,
-            "guidance_scale": report.guidance_scale, "truncated": report.truncated.iter().map(|(end, _)| end).collect::<Vec<_>>(),
-            "networks_loaded": pipeline.loads(), "device": opened.device().to_string(),
+            "evaluations": evaluations, "seed": self.sampling.seed, "seconds": seconds,
+            "guidance_scale": report.guidance_scale, "truncated": truncated,
+            "networks_loaded": networks_loaded, "device": device.to_string(),
         });
         bar.report(line, &record)
     }
@@ -234,30 +297,6 @@ impl Arguments {
     /// The seed of an image.
     fn seed(&self, i: usize) -> u64 {
         self.sampling.seed.wrapping_add(i as u64)
-    }
-
-    /// Samples an image, and saves its steps if that is requested.
-    fn sample(
-        &self,
-        pipeline: &mut TextToImage,
-        request: &TextToImageRequest<'_>,
-        i: usize,
-        draws: &mut NoiseDraws,
-        steps: &mut Option<PreviewWriter>,
-        watch: &mut dyn FnMut(eddy::diffusion::Progress) -> std::ops::ControlFlow<()>,
-    ) -> eddy::Result<Sampled> {
-        let seed = self.seed(i);
-        let (sample, report) = match steps {
-            None => pipeline.sample(request, draws, watch)?,
-            Some(steps) => {
-                let name = (self.count > 1).then(|| format!("{seed:06}"));
-                let mut observer = steps.of_image(name.as_deref())?;
-                let observer: &mut dyn StepObserver = &mut observer;
-                pipeline.sample_observed(request, draws, Some(observer), watch)?
-            }
-        };
-        let waiting = steps.as_mut().map(PreviewWriter::waiting).unwrap_or_default();
-        Ok(Sampled { seed, sample, report, waiting })
     }
 
     /// The files that the image depends on, with their options.

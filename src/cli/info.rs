@@ -16,7 +16,8 @@ use super::options::{DeviceOptions, FilesOption};
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A bundled model, the folder of a model package, an .onnx file, whose properties are detected
-    /// by running it, or a folder in the diffusers layout with text encoders; lists the bundled models by default
+    /// by running it, or a folder in the diffusers layout with text encoders. By default lists the
+    /// bundled models
     #[arg(value_name = "MODEL")]
     model: Option<String>,
 
@@ -62,14 +63,15 @@ impl Arguments {
             }
             let precisions: Vec<&str> =
                 manifest.files.keys().map(|precision| precision.name()).collect();
-            let (task, about) = (manifest.task.to_string(), &manifest.description);
-            text += &format!("  {name:<14} {task:<9} {:<13} {about}\n", precisions.join(" "));
+            let (task, description) = (manifest.task.to_string(), &manifest.description);
+            text +=
+                &format!("  {name:<17} {task:<10} {:<12} {description}\n", precisions.join(" "));
             models.push(json!({
-                "name": name, "task": task, "precisions": precisions, "description": about,
+                "name": name, "task": task, "precisions": precisions, "description": description,
             }));
         }
         if models.is_empty() {
-            text += "  none with such a file\n";
+            text += "  none has such a file\n";
         }
         let record =
             json!({ "version": version, "onnxruntime": EMBEDDED_VERSION, "models": models });
@@ -82,8 +84,8 @@ impl Arguments {
         let manifest = &package.manifest;
         let mut rows = vec![
             ("task", manifest.task.to_string()),
-            ("about", manifest.description.clone()),
-            ("predicts", manifest.prediction.to_string()),
+            ("description", manifest.description.clone()),
+            ("prediction", manifest.prediction.to_string()),
             (
                 "channels",
                 format!(
@@ -111,8 +113,8 @@ impl Arguments {
         let receptive_field = manifest
             .receptive_field
             .map_or("the whole image".to_owned(), |field| format!("{field} px each way"));
-        rows.push(("field", receptive_field));
-        rows.push(("sides", format!("multiples of {} px (Eddy pads)", manifest.multiple_of)));
+        rows.push(("receptive field", receptive_field));
+        rows.push(("size multiples", format!("{} px (Eddy pads)", manifest.multiple_of)));
         if let Some(parameters) = manifest.parameters {
             rows.push(("parameters", parameters.to_string()));
         }
@@ -122,7 +124,7 @@ impl Arguments {
         let place = package
             .folder()
             .map_or("inside this binary".to_owned(), |folder| folder.display().to_string());
-        rows.push(("from", place));
+        rows.push(("source", place));
         rows.extend(detected.iter().map(|property| ("detected", property.text.clone())));
         let mut files = Vec::new();
         for precision in self.files.of(&package)? {
@@ -156,7 +158,7 @@ impl Arguments {
         }
         let lines: Vec<String> = rows
             .iter()
-            .map(|(name, value)| format!("  {name:<11} {}", plain_line(value)))
+            .map(|(name, value)| format!("  {name:<15} {}", plain_line(value)))
             .collect();
         let (name, version) = (plain_line(&manifest.name), plain_line(&manifest.version));
         let text = format!("{name} {version}\n{}", lines.join("\n"));
@@ -179,14 +181,14 @@ impl Arguments {
 fn values_of(manifest: &Manifest) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
     if let Some([black, white]) = manifest.output_range {
-        rows.push(("output", format!("black {black} to white {white}")));
+        rows.push(("output range", format!("black {black} to white {white}")));
     }
     if !(manifest.mean.is_empty() && manifest.std.is_empty()) {
         let (mean, std) = (&manifest.mean, &manifest.std);
-        rows.push(("normalized", format!("mean {mean:?}, standard deviation {std:?}")));
+        rows.push(("normalization", format!("mean {mean:?}, standard deviation {std:?}")));
     }
     if manifest.axes != Axes::Nchw || manifest.colors != Colors::Rgb {
-        rows.push(("tensors", format!("{}, {}", manifest.axes, manifest.colors)));
+        rows.push(("tensor layout", format!("{}, {}", manifest.axes, manifest.colors)));
     }
     if manifest.residual {
         rows.push(("residual", "its output is subtracted from the image".into()));
@@ -197,10 +199,10 @@ fn values_of(manifest: &Manifest) -> Vec<(&'static str, String)> {
         rows.push(("noise level", format!("sigma times {}{scale}", level.factor)));
     }
     if let Some([width, height]) = manifest.size {
-        rows.push(("size", format!("{width}x{height} only")));
+        rows.push(("fixed size", format!("{width}x{height}")));
     }
     if manifest.frames > 1 {
-        rows.push(("frames", format!("{} at once", manifest.frames)));
+        rows.push(("frames", format!("{} per evaluation", manifest.frames)));
     }
     for state in &manifest.states {
         rows.push(("state", format!("{} becomes {} at the next frame", state.output, state.input)));

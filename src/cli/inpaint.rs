@@ -54,8 +54,8 @@ pub(crate) struct Arguments {
     )]
     feather: u32,
 
-    /// The number of posterior samples that are averaged: more lower the error, 1 has the most
-    /// texture
+    /// The number of posterior samples that are averaged: a larger number lowers the error, 1
+    /// has the most texture
     #[arg(
         long,
         value_name = "N",
@@ -65,8 +65,8 @@ pub(crate) struct Arguments {
     )]
     samples: u16,
 
-    /// Part of the noise schedule that is sampled, from 0 to 1: 1 starts from noise, less from a
-    /// smooth fill of the mask with noise, for smoother results
+    /// Part of the noise schedule that is sampled, from 0 to 1: 1 starts from noise; a smaller
+    /// part starts from a smooth fill of the mask plus noise, for smoother results
     #[arg(long, value_name = "F", default_value_t = 1.0, help_heading = "Sampling")]
     strength: f64,
 
@@ -77,7 +77,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     onnx: OnnxOptions,
 
-    /// Resampling (RePaint): how often each step is repeated; more fits better and takes longer.
+    /// Resampling (RePaint): how often each step is taken; more often fits better and takes longer.
     /// Default: 4, or 1 for models that were trained with missing pixels
     #[arg(
         long,

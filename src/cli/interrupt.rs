@@ -28,6 +28,9 @@ const INTERRUPTED: i32 = 130;
 /// The file that takes a while to finish, and its temporary name.
 static FINISHING: OnceLock<[PathBuf; 2]> = OnceLock::new();
 
+/// What a server does at the first signal, in place of the default.
+static STOP_SERVER: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
 /// Installs the signal handler. If that fails, signals end the process as usual.
 pub(crate) fn listen() {
     install_signal_handler(|| drop(ctrlc::set_handler(on_signal)));
@@ -40,6 +43,9 @@ fn on_signal() {
     }
     if OPENING_COUNT.load(Ordering::Relaxed) > 0 {
         end(console::report_error(&eddy::Error::Interrupted.into()).into());
+    }
+    if let Some(stop) = STOP_SERVER.get() {
+        return stop();
     }
     eddy::network::stop_evaluations(SHUTDOWN_GRACE);
     if let Some([path, part]) = FINISHING.get() {
@@ -56,6 +62,11 @@ fn on_signal() {
 /// Ends the process at once. Folders that are being filled are deleted.
 fn end(code: i32) {
     discard_folders(|| exit_at_once(code));
+}
+
+/// From now on, the first signal calls `stop`, and evaluations go on.
+pub(crate) fn on_stop(stop: impl Fn() + Send + Sync + 'static) {
+    let _ = STOP_SERVER.set(Box::new(stop));
 }
 
 /// From now on, a stop request prints that this file is being finished, and that `part` holds what

@@ -77,7 +77,7 @@ pub(crate) const IMAGES: &str = "Images, folders of images, or `-` for an image 
 pub(crate) const IMAGE_OUTPUT: &str =
     "The image to write, `-` for stdout, or the folder where several go";
 pub(crate) const IMAGE_FORMAT: &str =
-    "Format to write: png, jpg, webp, tiff, bmp or qoi; as the output's name ends when left out";
+    "Format to write: png, jpg, webp, tiff, bmp or qoi; by default the extension of the output";
 
 /// A format of the output.
 #[derive(Clone, Copy, Debug)]

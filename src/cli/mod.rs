@@ -31,6 +31,7 @@ mod prompt_options;
 mod report;
 mod run_args;
 mod sample;
+mod serve;
 mod stream;
 mod upscale;
 mod upscale_by_prompt;
@@ -55,6 +56,7 @@ enum Command {
     Generate(generate::Arguments),
     Profile(profile::Arguments),
     Sample(sample::Arguments),
+    Serve(serve::Arguments),
     Info(info::Arguments),
     Check(check::Arguments),
     Doctor(doctor::Arguments),
@@ -79,6 +81,7 @@ impl Arguments {
             Command::Generate(arguments) => arguments.run(),
             Command::Profile(arguments) => arguments.run(),
             Command::Sample(arguments) => arguments.run(),
+            Command::Serve(arguments) => arguments.run(),
             Command::Info(arguments) => arguments.run(),
             Command::Check(arguments) => arguments.run(),
             Command::Doctor(arguments) => arguments.run(),

@@ -174,15 +174,16 @@ fn is_onnx(model: &str) -> bool {
     path.extension().is_some_and(|extension| extension == "onnx") && path.is_file()
 }
 
-/// Refuses a bare .onnx file, of which a sampler has to know more than a run shows.
+/// Refuses a bare .onnx file, since sampling needs more than a run of the network shows.
 pub(crate) fn refuse_onnx(model: &str) -> eddy::Result<()> {
     if !is_onnx(model) {
         return Ok(());
     }
     Err(eddy::Error::usage(format!(
-        "{model} does not say what it predicts, nor of which noise; `eddy import {model} -o FOLDER --task generate \
-         --prediction epsilon --schedule scheduler_config.json` makes a package of it (or --prediction denoised, flow, \
-         score or edm=SIGMA_DATA with --sigma-range LOW,HIGH)"
+        "{model} is a bare .onnx, which declares neither its prediction nor its schedule; convert it \
+         to a package with `eddy import {model} -o FOLDER --task generate --prediction epsilon \
+         --schedule scheduler_config.json` (or with --prediction denoised, flow, score or \
+         edm=SIGMA_DATA and --sigma-range LOW,HIGH)"
     )))
 }
 

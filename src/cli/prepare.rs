@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use eddy::model::Package;
 use eddy::network::{Device, Engine, engine_durations, engine_folder};
-use eddy::stages::{Reuse, is_pipeline};
+use eddy::stages::{Retention, is_pipeline};
 use indicatif::ProgressStyle;
 use serde_json::json;
 
@@ -46,7 +46,7 @@ impl Arguments {
         }
         let package = Package::find(&self.model)?;
         let size = self.size.ok_or_else(|| {
-            eddy::Error::usage("an engine is for one size of images; give it by --size WxH")
+            eddy::Error::usage("an engine is built for one image size; give it with --size WxH")
         })?;
         let opened = self.run.open()?;
         only_tensorrt(&opened)?;
@@ -68,12 +68,12 @@ impl Arguments {
         spinner.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
         let outcome = match network.engine() {
-            Some(Engine::Found) => "was there".to_owned(),
+            Some(Engine::Found) => "already there".to_owned(),
             Some(Engine::NotCached(problem)) => {
                 let folder = engine_folder().unwrap_or_default();
                 return Err(eddy::Error::output_from(
                     folder,
-                    "the engine was built and could not be kept",
+                    "the engine was built, but could not be cached",
                     problem.clone(),
                 )
                 .into());
@@ -100,13 +100,13 @@ impl Arguments {
         }
         let (console, started) = (self.run.console, Instant::now());
         let opened = self.run.open()?;
-        let mut pipeline = open_pipeline(&opened, &self.model, &self.run, Reuse::Never)?;
+        let mut pipeline = open_pipeline(&opened, &self.model, &self.run, Retention::None)?;
         let mut networks = Vec::new();
         pipeline.save_optimized(&mut |saved| {
             let file = &saved.file;
             console.note_unless_json(match saved.bytes {
                 Some(bytes) => format!("{file}: saved, {} MiB", bytes.div_ceil(1 << 20)),
-                None => format!("{file}: was there"),
+                None => format!("{file}: already there"),
             });
             networks.push(json!({"file": file, "bytes": saved.bytes}));
         })?;
@@ -144,6 +144,6 @@ fn expectation() -> String {
     match durations.as_slice() {
         [] => "the first takes some seconds on a large GPU and up to ten minutes on a Jetson"
             .to_owned(),
-        [longest, ..] => format!("those that are there took {longest:.0} s at most"),
+        [longest, ..] => format!("the cached ones took {longest:.0} s at most"),
     }
 }

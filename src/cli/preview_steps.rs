@@ -36,7 +36,7 @@ impl PreviewWriter {
     pub(crate) fn of_image<'a>(&'a mut self, name: Option<&str>) -> eddy::Result<ImageSteps<'a>> {
         let folder = name.map_or_else(|| self.folder.clone(), |name| self.folder.join(name));
         eddy::durable::create_folder(&folder).map_err(|cause| {
-            eddy::Error::output_from(&folder, "the folder for the steps cannot be made", cause)
+            eddy::Error::output_from(&folder, "the folder for the steps cannot be created", cause)
         })?;
         self.waiting.clear();
         Ok(ImageSteps { writer: self, folder })

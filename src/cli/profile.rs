@@ -17,7 +17,7 @@ use super::options::SyncOption;
 ///
 /// The model is `variance = a * signal + b` in each channel, with signals from 0 (black) to 1
 /// (white). Several images must be frames of a static scene with the same settings; 8 or more of a
-/// scene with dark and bright parts are best. Of a single image the smooth parts are measured. Of
+/// scene with dark and bright parts are best. In a single image, its smooth parts are measured. In
 /// video, the first 32 frames are measured, in luma and chroma; use raw frames or MJPEG, since
 /// codecs such as H.264 repeat static areas with their noise.
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// The number of frames of a video that are measured.
+/// The number of frames of a video to measure.
 const FRAMES: usize = 32;
 
 impl Arguments {

@@ -1,20 +1,22 @@
-//! What `eddy generate` and `eddy upscale` take for pipelines with text encoders, and what they
-//! record of a run.
+//! Options of `eddy generate` and `eddy upscale` for pipelines with text encoders, and the record
+//! of a run.
 
 use std::fs;
 use std::path::Path;
 
 use clap::Args;
+use eddy::digest::sha256;
 use eddy::network::SessionOptions;
-use eddy::stages::{Reuse, TextToImage, TextToImageOptions, TextToImageReport, TextToImageRequest};
+use eddy::stages::{
+    Retention, TextToImage, TextToImageOptions, TextToImageReport, TextToImageRequest,
+};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::console::Console;
 use super::options::{Opened, pair};
 use super::run_args::RunArgs;
 
-/// The prompts of a pipeline with text encoders.
+/// Prompts, for a pipeline with text encoders.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Text to image (folders in the diffusers layout)")]
 pub(crate) struct PromptOptions {
@@ -26,7 +28,7 @@ pub(crate) struct PromptOptions {
     #[arg(long, value_name = "TEXT", requires = "prompt", allow_hyphen_values = true)]
     negative_prompt: Option<String>,
 
-    /// How many of the text encoder's last layers are left out
+    /// Skip this many of the text encoder's last layers
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=12))]
     clip_skip: u8,
 
@@ -35,12 +37,12 @@ pub(crate) struct PromptOptions {
     no_instruction: bool,
 }
 
-/// How a conditional network is guided.
+/// The guidance of a conditional network.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Guidance")]
 pub(crate) struct GuidanceOptions {
-    /// Guidance scale: 1 is the conditional model, more has higher fidelity and less diversity;
-    /// with a classifier the inverse of its temperature. Default: the model's
+    /// Guidance scale: 1 is the conditional model, a larger scale has more fidelity and less
+    /// diversity; with a classifier the inverse of its temperature. Default: the model's
     #[arg(long, value_name = "F")]
     pub(crate) guidance_scale: Option<f64>,
 
@@ -66,7 +68,7 @@ impl GuidanceOptions {
             && !(scale.is_finite() && scale >= 0.0)
         {
             return Err(eddy::Error::usage(format!(
-                "guidance scale {scale} is none; expected a number from 0 on"
+                "the guidance scale is {scale}; expected a number of 0 or more"
             )));
         }
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
@@ -118,7 +120,7 @@ impl PromptOptions {
         }
     }
 
-    /// Says what of the prompts had no effect.
+    /// Reports the parts of the prompts that had no effect.
     pub(crate) fn report(&self, report: &TextToImageReport, console: Console) {
         for (end, room) in &report.truncated {
             let end = shortened(end);
@@ -135,12 +137,12 @@ impl PromptOptions {
     }
 }
 
-/// Opens the pipeline in the folder `model`. `reuse` says which networks are needed again.
+/// Opens the pipeline in the folder `model`. `retention` says which networks stay loaded.
 pub(crate) fn open_pipeline(
     opened: &Opened,
     model: &str,
     run: &RunArgs,
-    reuse: Reuse,
+    retention: Retention,
 ) -> eddy::Result<TextToImage> {
     opened.load(model, |runtime, session: SessionOptions| {
         let options = TextToImageOptions {
@@ -148,7 +150,7 @@ pub(crate) fn open_pipeline(
             precision: run.precision.requested().unwrap_or_default(),
             tile: run.memory.tile(),
             max_memory: run.memory.requested(),
-            reuse,
+            retention,
         };
         TextToImage::open(runtime, Path::new(model), options)
     })
@@ -185,7 +187,7 @@ pub(crate) fn parameters<'a>(
             note[key] = value;
         }
     };
-    // Of a class there is no prompt.
+    // A pipeline with classes has no prompt.
     add("prompt", json!(request.class.is_none().then_some(&request.prompt)));
     let above_0 = |value: f64| (value > 0.0).then_some(value);
     add("negative_prompt", json!(request.negative_prompt));
@@ -207,10 +209,7 @@ pub(crate) fn parameters<'a>(
     for (key, path) in files {
         add(key, json!(path.to_string_lossy()));
         // A file that is gone by now was read before.
-        let hash = fs::read(path).ok().map(|bytes| {
-            let hash = Sha256::digest(bytes);
-            hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-        });
+        let hash = fs::read(path).ok().map(|bytes| sha256(&bytes));
         add(&format!("{key}_sha256"), json!(hash));
     }
     note

@@ -143,9 +143,9 @@ impl StreamReporter<'_> {
         for (count, what) in [
             (counters.dropped, "dropped"),
             (counters.corrupt, "corrupt"),
-            (counters.reconnected, "times gone"),
+            (counters.reconnected, "reconnections"),
             (counters.late, "late"),
-            (failed, "passed on as they were"),
+            (failed, "passed through unchanged"),
         ] {
             if count > 0 {
                 lost += &format!(", {count} {what}");

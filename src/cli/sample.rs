@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use clap::Args;
 use eddy::array;
+use eddy::diffusion::guidance::label;
 use eddy::diffusion::{NoiseSource, Philox, Sampler, SigmaMap, State, execute, plan};
 use eddy::media::source;
-use eddy::model::SampledModel;
+use eddy::model::{ClassIndices, SampledModel};
+use eddy::network::Network;
 use eddy::tile::TilePlan;
 use ndarray::Ix4;
 use serde_json::json;
@@ -48,8 +50,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", help_heading = "Sampling")]
     sampler: Sampler,
 
-    /// Steps of the sampler. A step evaluates the network once, with heun, kdpm2, kdpm2-a and pc
-    /// twice, with langevin five times; the first and the last step of some differ
+    /// Steps of the sampler. A step evaluates the network once; of heun, kdpm2, kdpm2-a and pc
+    /// twice, of langevin five times; the first or the last step of some differs
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     steps: usize,
 
@@ -64,6 +66,11 @@ pub(crate) struct Arguments {
     /// Noise of the steps in place of the seed's: a .npy file of floats, [steps, B, C, H, W]
     #[arg(long, value_name = "Z.npy", conflicts_with = "seed", help_heading = "Sampling")]
     noise: Option<PathBuf>,
+
+    /// The class of all samples, counted from 0, for a network that takes one. By default they are
+    /// unconditional, if the model has an unconditional class (`null_class`)
+    #[arg(long, value_name = "K", help_heading = "Guidance")]
+    class: Option<usize>,
 
     #[command(flatten)]
     precision: PrecisionOption,
@@ -83,6 +90,7 @@ impl Arguments {
         self.sync.apply();
         refuse_onnx(&self.model)?;
         let model = SampledModel::find(&self.model)?;
+        let class = ClassIndices::choose(model.classes().as_ref(), self.class)?;
         let plan = plan(&model.schedule()?, self.sampler, self.steps, self.eta)?;
         array::check(&self.output)?;
         source::refuse_replacing(
@@ -100,6 +108,11 @@ impl Arguments {
             opened.load(&self.model, |runtime, options| model.load(runtime, precision, options))?;
         let (batch, channels, height, width) = x.dim();
         let tiles = TilePlan::whole(width, height, model.multiple_of());
+        if let Some(index) = class {
+            let (tile_width, tile_height) = tiles.tile_size();
+            network.bind([batch, channels, tile_height, tile_width])?;
+            label(network.inputs().class, &vec![index; batch])?;
+        }
         let mut state = State::new(x, &plan, noise.as_ref(), &SigmaMap::ABSOLUTE)?;
         let bar = self.console.bar(1);
         bar.begin(0, &self.model);
@@ -124,7 +137,7 @@ impl Arguments {
         let record = json!({
             "input": self.input, "output": self.output, "shape": [batch, channels, height, width],
             "sampler": self.sampler.name(), "steps": self.steps, "evaluations": evaluations,
-            "seconds": took,
+            "class": self.class, "seconds": took,
             "device": opened.device().to_string(),
         });
         bar.report(line, &record)

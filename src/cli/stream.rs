@@ -189,7 +189,7 @@ impl StreamOptions {
         interrupt::guard_opening(limit.map(|limit| {
             let seconds = limit.as_secs_f64();
             let problem = format!(
-                "nothing has come for {seconds} s; check the source, or raise --stall-timeout"
+                "no data has arrived for {seconds} s; check the source, or raise --stall-timeout"
             );
             (
                 limit,

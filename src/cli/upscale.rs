@@ -47,8 +47,8 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Model")]
     prior: bool,
 
-    /// With --prior, the number of posterior samples that are averaged: more lower the error, 1 has
-    /// the most texture
+    /// With --prior, the number of posterior samples that are averaged: a larger number lowers the
+    /// error, 1 has the most texture
     #[arg(
         long,
         value_name = "N",
@@ -247,11 +247,7 @@ impl Arguments {
         let (steps, tiles) = (steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
         let summary = format!("{scale} times larger, {width}x{height}, {steps}, {tiles}{again}");
-        let fields = json!({
-            "upscale_factor": scale, "steps": report.steps, "tiles": report.tiles,
-            "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
-            "tiles_repeated": report.repeated,
-        });
+        let fields = report.fields();
         self.images.finish(job, &large, begun, network, &summary, fields)
     }
 }

@@ -1,11 +1,11 @@
-//! `eddy upscale` with a pipeline of several networks (Stable Diffusion's upscaler).
+//! `eddy upscale` with a pipeline of several networks, such as Stable Diffusion's upscaler.
 
 use std::time::Instant;
 
 use clap::Args;
 use eddy::media::{Image, Samples};
 use eddy::model::{Description, Precision};
-use eddy::stages::{NoiseDraws, Reuse, TextToImageRequest};
+use eddy::stages::{NoiseSequence, Retention, TextToImageRequest};
 use serde_json::json;
 
 use super::io_args::IoArgs;
@@ -64,8 +64,9 @@ impl Arguments {
             return refused("noise from files is for one image, and there are several".into());
         }
         let opened = run.open()?;
-        let reuse = if jobs.len() > 1 { Reuse::Images } else { Reuse::Never };
-        let mut pipeline = open_pipeline(&opened, model, run, reuse)?;
+        let retention =
+            if jobs.len() > 1 { Retention::ExceptTextEncoders } else { Retention::None };
+        let mut pipeline = open_pipeline(&opened, model, run, retention)?;
         let Some(factor) = pipeline.spec().upscale_factor() else {
             return refused(format!(
                 "{model} generates images and enlarges none; `eddy generate -m {model}` runs it, \
@@ -78,7 +79,7 @@ impl Arguments {
                  another model"
             ));
         }
-        // An image can be enlarged without a word on it.
+        // A prompt is optional here.
         let prompt = own.prompts.prompt.as_deref().unwrap_or_default();
         let request = TextToImageRequest {
             steps: sampling.steps(),
@@ -97,8 +98,8 @@ impl Arguments {
             let size = width.saturating_mul(height).saturating_mul(channels);
             job.check(&Image::new(width, height, channels, Samples::U8(vec![0; size]))?)?;
             let mut draws = match &recorded {
-                Some(values) => NoiseDraws::recorded(values.clone()),
-                None => NoiseDraws::of_seed(sampling.seed),
+                Some(values) => NoiseSequence::recorded(values.clone()),
+                None => NoiseSequence::from_seed(sampling.seed),
             };
             let begun = Instant::now();
             let (mut large, report) =

@@ -71,79 +71,99 @@ pub struct Unsupported {
     pub level_paths: &'static [LevelPath],
 }
 
+/// The variant of UniPC, by its function `B(h)` (Zhao et al. 2023, section 3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UniPcVariant {
+    /// `B(h) = h`.
+    Bh1,
+    /// `B(h) = exp(h) - 1`.
+    #[default]
+    Bh2,
+}
+
 /// A training schedule and how samplers use it. The default is what diffusers assumes for an empty
-/// file.
+/// file: 1000 timesteps of DDPM's linear betas, and a network that predicts the noise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscreteSchedule {
-    /// The model's name or path, for messages.
+    /// The model's name or path, for messages. Default: `of this schedule`.
     pub name: String,
-    /// The number of training timesteps, at least 2.
+    /// The number of training timesteps, at least 2. Default: 1000.
     pub train_steps: usize,
-    /// The variances of the forward steps.
+    /// The variances of the forward steps. Default: linear from 0.0001 to 0.02.
     pub betas: BetaSchedule,
     /// Whether the schedule is rescaled so that the last timestep is pure noise (zero terminal
-    /// SNR).
+    /// SNR). Default: false.
     pub zero_terminal_snr: bool,
-    /// What the network predicts: `Epsilon`, `VPrediction` or `Sample`.
+    /// What the network predicts: `Epsilon`, `VPrediction` or `Sample`. Default: `Epsilon`.
     pub prediction: Prediction,
-    /// Which timesteps are visited. The default is `Leading` for `ddim` and `ddpm`, `Linspace` for
-    /// the others.
+    /// Which timesteps are visited. Default: `Leading` for `ddim` and `ddpm`, `Linspace` for the
+    /// others.
     pub spacing: Option<Spacing>,
-    /// The offset added to `Leading` timesteps.
+    /// The offset added to `Leading` timesteps. Default: 0.
     pub steps_offset: usize,
-    /// Whether predictions are clipped to `clip_sample_range`, for samplers that clip. By default
-    /// all of them clip but `lcm` and `tcd`.
+    /// Whether predictions are clipped to `clip_sample_range`. Default: true for `ddim`, `ddpm`,
+    /// `pc` and `ode`, false for `heun` and `lcm`. Without effect on other samplers, such as
+    /// `euler` and `dpmpp-2m`: none of these clips to a range, as in diffusers.
     pub clip_sample: Option<bool>,
-    /// The largest magnitude of a clipped prediction.
+    /// The largest magnitude of a clipped prediction. Default: 1.
     pub clip_sample_range: f64,
     /// Whether a `ddim` step also takes its direction from the clipped prediction
-    /// (`use_clipped_model_output` in diffusers' pipelines, off there). Strong guidance needs it.
+    /// (`use_clipped_model_output` in diffusers' pipelines). Strong guidance needs it. Default:
+    /// false.
     pub clips_direction: bool,
-    /// Dynamic thresholding instead of clipping. Not supported by `euler`.
+    /// Dynamic thresholding in place of clipping, also by the DPM-Solver++ family, `unipc` and
+    /// `deis`. Without effect on samplers in sigma, such as `euler`; a file that asks these for it
+    /// is refused. Default: none.
     pub threshold: Option<Threshold>,
     /// Whether `ddim` and `pndm` end at the clean image rather than at timestep 0
-    /// (`set_alpha_to_one`). By default only `ddim` does.
-    pub ends_at_clean: Option<bool>,
-    /// The variance of the noise that `ddpm` adds.
+    /// (`set_alpha_to_one`). Default: true for `ddim`, false for `pndm`.
+    pub set_alpha_to_one: Option<bool>,
+    /// The variance of the noise that `ddpm` adds. Default: [`Variance::FixedSmall`].
     pub variance: Variance,
     /// The order of `unipc`, `deis` and `dpmpp-single` (1 to 3) and of `dpmpp-2m` (1 or 2).
+    /// Default: 2.
     pub solver_order: usize,
-    /// How DPM-Solver++ extrapolates.
+    /// How DPM-Solver++ extrapolates. Default: [`SolverType::Midpoint`].
     pub solver_type: SolverType,
-    /// Whether solvers lower their order in the last steps; most do so only below 15 steps. By
-    /// default all do but `dpmpp-single`.
+    /// Whether solvers lower their order in the last steps; most do so only below 15 steps.
+    /// Default: true, but false for `dpmpp-single`.
     pub lower_order_final: Option<bool>,
-    /// Whether B(h) of `unipc` is `h` rather than `exp(h) - 1`.
-    pub is_bh1: bool,
+    /// The variant of `unipc` (`solver_type`). Default: [`UniPcVariant::Bh2`].
+    pub unipc_variant: UniPcVariant,
     /// Whether `unipc` extrapolates predictions of the noise rather than of the clean image
-    /// (`predict_x0` is false).
+    /// (`predict_x0` is false). Default: false.
     pub predicts_noise: bool,
-    /// The steps of `unipc` without a corrector.
+    /// The steps of `unipc` without a corrector. Default: none.
     pub disable_corrector: Vec<usize>,
     /// Whether `pndm` begins with one step of two evaluations rather than with three steps of four.
+    /// Default: false.
     pub skip_prk_steps: bool,
-    /// Whether the last step of `dpmpp-2m` is always of first order.
+    /// Whether the last step of `dpmpp-2m` is always of first order. Default: false.
     pub euler_at_final: bool,
-    /// The sigma at which the last step of `euler` and `dpmpp-2m` ends.
+    /// The sigma at which the last step of `euler` and `dpmpp-2m` ends. Default:
+    /// [`FinalSigma::Zero`].
     pub final_sigma: FinalSigma,
-    /// How the sigmas of `euler` and `dpmpp-2m` are spaced.
+    /// How the sigmas of `euler` and `dpmpp-2m` are spaced. Default: [`SigmaSpacing::Timesteps`].
     pub sigma_spacing: SigmaSpacing,
-    /// The shift of flow sigmas toward noise (Esser et al. 2024, equation 23).
+    /// The shift of flow sigmas toward noise (Esser et al. 2024, equation 23). Default: 1, no
+    /// shift.
     pub flow_shift: f64,
-    /// The lowest Karras or exponential sigma; the schedule's own by default.
+    /// The lowest Karras or exponential sigma. Default: that of the schedule.
     pub sigma_min: Option<f64>,
-    /// The highest Karras or exponential sigma; the schedule's own by default.
+    /// The highest Karras or exponential sigma. Default: that of the schedule.
     pub sigma_max: Option<f64>,
-    /// The lowest `ln(signal / noise)` at which `dpmpp-2m` evaluates the network.
+    /// The lowest `ln(signal / noise)` at which `dpmpp-2m` evaluates the network. Default: minus
+    /// infinity.
     pub lambda_min_clipped: f64,
-    /// The number of timesteps that a consistency model was distilled at
-    /// (`original_inference_steps`); for `lcm` and `tcd`.
-    pub distilled_steps: usize,
-    /// How many of them, the lowest, are visited from an image on; all if `None`.
-    pub used_distilled_steps: Option<usize>,
-    /// The factor applied to timesteps in the boundary condition of `lcm`.
+    /// The number of timesteps at which a consistency model was distilled; for `lcm` and `tcd`.
+    /// Default: 50.
+    pub original_inference_steps: usize,
+    /// How many of these timesteps, counted from the lowest, are used when sampling starts from an
+    /// image. Default: all.
+    pub original_steps_limit: Option<usize>,
+    /// The factor applied to timesteps in the boundary condition of `lcm`. Default: 10.
     pub timestep_scaling: f64,
-    /// Settings that some samplers do not support.
+    /// Settings that some samplers do not support. Default: none.
     pub unsupported: Vec<Unsupported>,
 }
 
@@ -161,12 +181,12 @@ impl Default for DiscreteSchedule {
             clip_sample_range: 1.0,
             clips_direction: false,
             threshold: None,
-            ends_at_clean: None,
+            set_alpha_to_one: None,
             variance: Variance::FixedSmall,
             solver_order: 2,
             solver_type: SolverType::Midpoint,
             lower_order_final: None,
-            is_bh1: false,
+            unipc_variant: UniPcVariant::Bh2,
             predicts_noise: false,
             disable_corrector: Vec::new(),
             skip_prk_steps: false,
@@ -177,8 +197,8 @@ impl Default for DiscreteSchedule {
             sigma_min: None,
             sigma_max: None,
             lambda_min_clipped: f64::NEG_INFINITY,
-            distilled_steps: 50,
-            used_distilled_steps: None,
+            original_inference_steps: 50,
+            original_steps_limit: None,
             timestep_scaling: 10.0,
             unsupported: Vec::new(),
         }
@@ -235,7 +255,7 @@ impl DiscreteSchedule {
             products.is_sorted_by(|before, after| before >= after) && products[0] < 1.0;
         if !self.betas.betas(self.train_steps).iter().all(is_possible) || !is_falling {
             return Err(self.error(
-                "the betas are not valid variances of noising steps: each must lie between 0 and 1",
+                "the betas are not valid variances of forward steps: each must lie between 0 and 1",
             ));
         }
         Ok(table)

@@ -100,7 +100,7 @@ pub fn label(labels: Option<&mut [i64]>, classes: &[i64]) -> Result<()> {
             labels.len()
         ))),
         None => Err(Error::usage(
-            "this network knows no classes; leave the class out, or take one that does",
+            "this network is not conditioned on a class; leave the class out, or take one that is",
         )),
     }
 }
@@ -109,13 +109,13 @@ pub fn label(labels: Option<&mut [i64]>, classes: &[i64]) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassifierFreeOptions {
     /// `w` in `F = F_without + w * (F_with - F_without)`. With 1, the output is the
-    /// class-conditional one.
+    /// class-conditional one. Default: 1.
     pub scale: f64,
     /// How far the standard deviation is rescaled to that of the conditional output, from 0 to 1
-    /// (Lin et al. 2024, section 3.4).
+    /// (Lin et al. 2024, section 3.4). Default: 0.
     pub rescale: f64,
     /// The range of sigma in which guidance is active (Kynkaanniemi et al. 2024). Outside it, the
-    /// conditional output is used.
+    /// conditional output is used. Default: everywhere.
     pub interval: [f64; 2],
 }
 

@@ -26,9 +26,9 @@ pub use guidance::{
 };
 pub use noise::{NoiseAt, NoiseSource, Philox, Recorded};
 pub use parameterization::{Prediction, Scaling};
-pub use plan::{Clip, Keep, Kept, Level, Plan, SLOTS, Step};
+pub use plan::{Clip, HISTORY_SLOTS, HistoryEntry, HistoryValue, Level, Plan, Step};
 pub use sampler::{
-    DynamicShift, FlowSchedule, Sampler, Schedule, SigmaSchedule, denoise_plan, flow_plan, plan,
-    plan_from,
+    DynamicShift, FlowSchedule, Sampler, Schedule, SigmaSchedule, TimeShift, denoise_plan,
+    flow_plan, plan, plan_from,
 };
 pub use state::{CachedTiles, State};

@@ -3,6 +3,8 @@
 //! A counter-based generator has no state, so tiles, threads, batch sizes and machines generate
 //! equal numbers. Tiles have no seams, and a random seed gives one image everywhere.
 
+use ndarray::Array4;
+
 use crate::error::{Error, Result};
 use crate::network::Shape;
 
@@ -56,6 +58,21 @@ impl Philox {
     /// The noise of random seed `seed`.
     pub fn new(seed: u64) -> Self {
         Self { key: [seed as u32, (seed >> 32) as u32] }
+    }
+
+    /// The initial noise of a state of `shape`, `[batch, channels, height, width]`: standard normal
+    /// values, the same on every machine. For one sample, it is the noise from which
+    /// [`Generator`](crate::task::Generator) starts with that seed.
+    pub fn initial(self, shape: Shape) -> Array4<f32> {
+        let [_, channels, height, width] = shape;
+        let mut noise = Array4::zeros(shape);
+        let rows = noise.as_slice_mut().unwrap_or_default().chunks_exact_mut(width.max(1));
+        for (i, row) in rows.enumerate() {
+            let (plane, y) = (i / height, (i % height) as u32);
+            let (batch, channel) = ((plane / channels) as u32, (plane % channels) as u32);
+            self.fill(NoiseAt { step: NoiseAt::INITIAL, batch, channel, y }, 0, row);
+        }
+        noise
     }
 
     /// The values of columns `4 * quad .. 4 * (quad + LANES)`.

@@ -49,8 +49,8 @@ impl Level {
     }
 }
 
-/// How many values per pixel a plan may keep for later steps.
-pub const SLOTS: usize = 5;
+/// How many values per pixel a plan can store for later steps.
+pub const HISTORY_SLOTS: usize = 5;
 
 /// One step of a sampler: one evaluation of the network and one linear update.
 ///
@@ -62,10 +62,10 @@ pub const SLOTS: usize = 5;
 /// x'    = a * x + b * D + sum_j past[j] * H_j + d * z + e * D_raw          z ~ N(0, I)
 /// ```
 ///
-/// `H_j` is the value that an earlier step kept in slot `j` ([`Keep`]). Linear multistep methods
-/// keep predictions. Methods that return to an earlier state compute it from `x` and the kept
-/// values. With `d = 0` the step adds no noise. `e` is nonzero only where the direction of a step
-/// comes from the unclipped prediction (DDIM with `clip_sample`).
+/// `H_j` is the value that an earlier step stored in slot `j` ([`HistoryEntry`]). Linear multistep
+/// methods store predictions. Methods that return to an earlier state compute it from `x` and the
+/// stored values. With `d = 0` the step adds no noise. `e` is nonzero only where the direction of a
+/// step comes from the unclipped prediction (DDIM with `clip_sample`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// The scalar noise level that the network is conditioned on.
@@ -83,28 +83,28 @@ pub struct Step {
     pub a: f64,
     /// Factor of `D` in the update.
     pub b: f64,
-    /// Factors of the values that earlier steps kept, by slot.
-    pub past: [f64; SLOTS],
+    /// Factors of the values that earlier steps stored, by slot.
+    pub past: [f64; HISTORY_SLOTS],
     /// Factor of fresh noise in the update, which is also multiplied by the task's sigma map.
     pub d: f64,
     /// Factor of `D_raw` in the update.
     pub e: f64,
-    /// What is kept for later steps, after the update has read the slots.
-    pub keep: Option<Keep>,
+    /// The value to store for later steps, after the update has read the slots.
+    pub store: Option<HistoryEntry>,
 }
 
-/// A value that a step keeps, and its slot.
+/// A value that a step stores, and its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keep {
-    /// The slot, below [`SLOTS`].
+pub struct HistoryEntry {
+    /// The slot, below [`HISTORY_SLOTS`].
     pub slot: usize,
     /// The value.
-    pub value: Kept,
+    pub value: HistoryValue,
 }
 
-/// A value that a step can keep for later steps: a linear combination of its `x` and its `D`.
+/// A value that a step can store for later steps: a linear combination of its `x` and its `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum HistoryValue {
     /// `D`, the predicted clean image.
     Prediction,
     /// The noise that `D` implies, `(x - signal * D) / noise`.
@@ -114,18 +114,18 @@ pub enum Kept {
 }
 
 impl Step {
-    /// The factors of `x` and of `D` in a value that this step keeps.
-    pub fn factors(&self, value: Kept) -> [f64; 2] {
+    /// The factors of `x` and of `D` in a value that this step stores.
+    pub fn factors(&self, value: HistoryValue) -> [f64; 2] {
         match value {
-            Kept::Prediction => [0.0, 1.0],
-            Kept::Noise => [1.0 / self.level.noise, -self.level.signal / self.level.noise],
-            Kept::Output => [-self.c_skip / self.c_out, 1.0 / self.c_out],
+            HistoryValue::Prediction => [0.0, 1.0],
+            HistoryValue::Noise => [1.0 / self.level.noise, -self.level.signal / self.level.noise],
+            HistoryValue::Output => [-self.c_skip / self.c_out, 1.0 / self.c_out],
         }
     }
 
-    /// Whether the update reads a value that an earlier step kept.
-    pub fn looks_back(&self) -> bool {
-        self.past != [0.0; SLOTS]
+    /// Whether the update reads a value that an earlier step stored.
+    pub fn reads_history(&self) -> bool {
+        self.past != [0.0; HISTORY_SLOTS]
     }
 }
 
@@ -160,19 +160,19 @@ pub struct Plan {
 impl Plan {
     /// The plan from step `first` on, for a state that is already at that step's level.
     ///
-    /// Values that skipped steps would have kept are replaced by the value that the first remaining
-    /// step keeps, as if predictions had been constant before it. All methods here are exact for
-    /// constant predictions, so this starts at lower order.
+    /// Values that skipped steps would have stored are replaced by the value that the first
+    /// remaining step stores, as if predictions had been constant before it. All methods here are
+    /// exact for constant predictions, so this starts at lower order.
     #[must_use]
     pub fn from_row(&self, first: usize) -> Self {
         let (before, rows) = self.steps.split_at(first.min(self.steps.len()));
         let mut steps = rows.to_vec();
-        let mut lost: [Option<Kept>; SLOTS] = [None; SLOTS];
+        let mut lost: [Option<HistoryValue>; HISTORY_SLOTS] = [None; HISTORY_SLOTS];
         before
             .iter()
-            .filter_map(|step| step.keep)
-            .for_each(|keep| lost[keep.slot] = Some(keep.value));
-        // The slot of the earliest value that is still kept.
+            .filter_map(|step| step.store)
+            .for_each(|entry| lost[entry.slot] = Some(entry.value));
+        // The slot of the earliest value that is still stored.
         let mut earliest = None;
         for step in &mut steps {
             for (slot, value) in lost.iter().enumerate() {
@@ -187,9 +187,9 @@ impl Plan {
                     }
                 }
             }
-            if let Some(keep) = step.keep {
-                lost[keep.slot] = None;
-                earliest = earliest.filter(|slot| *slot != keep.slot).or(Some(keep.slot));
+            if let Some(entry) = step.store {
+                lost[entry.slot] = None;
+                earliest = earliest.filter(|slot| *slot != entry.slot).or(Some(entry.slot));
             }
         }
         Self { steps, clip: self.clip }
@@ -199,16 +199,16 @@ impl Plan {
     pub fn slots(&self) -> usize {
         let used = |step: &Step| {
             let read = step.past.iter().rposition(|factor| *factor != 0.0);
-            read.max(step.keep.map(|keep| keep.slot)).map_or(0, |last| last + 1)
+            read.max(step.store.map(|entry| entry.slot)).map_or(0, |last| last + 1)
         };
         self.steps.iter().map(used).max().unwrap_or(0)
     }
 
-    /// The plan without values that are kept but never read.
+    /// The plan without values that are stored but never read.
     pub(crate) fn pruned(mut self) -> Self {
-        let mut is_read = [false; SLOTS];
+        let mut is_read = [false; HISTORY_SLOTS];
         for step in self.steps.iter_mut().rev() {
-            step.keep = step.keep.filter(|keep| std::mem::take(&mut is_read[keep.slot]));
+            step.store = step.store.filter(|entry| std::mem::take(&mut is_read[entry.slot]));
             is_read
                 .iter_mut()
                 .zip(&step.past)
@@ -222,9 +222,9 @@ impl Plan {
     /// down and the noise added back are one row: their noises are merged.
     ///
     /// # Errors
-    /// [`Error::Usage`] for plans whose steps read kept values.
+    /// [`Error::Usage`] for plans whose steps read stored values.
     pub fn resampled(&self, times: usize) -> Result<Self> {
-        if times > 1 && self.steps.iter().any(Step::looks_back) {
+        if times > 1 && self.steps.iter().any(Step::reads_history) {
             return Err(Error::usage(
                 "a multistep sampler cannot resample; use ddim, ddpm or \
                  euler-a",
@@ -254,7 +254,7 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kept, Plan, SLOTS, Step};
+    use super::{HISTORY_SLOTS, HistoryValue, Plan, Step};
     use crate::diffusion::sampler::{Sampler, Schedule, SigmaSchedule, plan};
     use crate::diffusion::{DiscreteSchedule, Prediction};
 
@@ -268,19 +268,19 @@ mod tests {
     #[test]
     fn a_run_can_start_at_any_step() {
         let samplers =
-            Sampler::ALL.into_iter().filter(|it| table(*it).steps.iter().any(Step::looks_back));
+            Sampler::ALL.into_iter().filter(|it| table(*it).steps.iter().any(Step::reads_history));
         for sampler in samplers {
             let whole = table(sampler);
             for first in 0..whole.steps.len() {
                 let rest = whole.from_row(first);
-                let (level, mut kept) = (rest.steps[0].level, [0.0; SLOTS]);
+                let (level, mut kept) = (rest.steps[0].level, [0.0; HISTORY_SLOTS]);
                 // An image of value 1 with noise 0.
                 let end = rest.steps.iter().fold(level.signal, |x, row| {
                     let past: f64 =
                         row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
-                    if let Some(keep) = row.keep {
-                        let [of_x, of_d] = row.factors(keep.value);
-                        kept[keep.slot] = of_x * x + of_d;
+                    if let Some(entry) = row.store {
+                        let [of_x, of_d] = row.factors(entry.value);
+                        kept[entry.slot] = of_x * x + of_d;
                     }
                     row.a * x + row.b + past + row.e
                 });
@@ -309,7 +309,7 @@ mod tests {
         let range = Schedule::Sigmas(SigmaSchedule::new(Prediction::Denoised, 0.01, 10.0));
         let deis = plan(&range, Sampler::DEIS, 5, None).unwrap();
         assert_eq!(deis.slots(), 1);
-        assert_eq!(deis.steps[0].keep.map(|keep| keep.value), Some(Kept::Noise));
-        assert_eq!(deis.steps[4].keep, None);
+        assert_eq!(deis.steps[0].store.map(|entry| entry.value), Some(HistoryValue::Noise));
+        assert_eq!(deis.steps[4].store, None);
     }
 }

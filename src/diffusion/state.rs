@@ -6,7 +6,7 @@ use crate::diffusion::clip::Clamp;
 use crate::diffusion::executor::{Canvas, SigmaMap, Update, Window, read_plane};
 use crate::diffusion::guidance::{Guidance, StepContext};
 use crate::diffusion::noise::{NoiseAt, NoiseSource};
-use crate::diffusion::plan::{Clip, Plan, SLOTS, Step};
+use crate::diffusion::plan::{Clip, HISTORY_SLOTS, Plan, Step};
 use crate::error::Result;
 use crate::network::Shape;
 
@@ -134,7 +134,7 @@ impl Canvas for State<'_> {
         }
         let Some(x) = self.x.as_slice_mut() else { return Ok(()) };
         let predicted = self.predicted.as_ref().and_then(|array| array.as_slice());
-        let looks_back = !self.kept.is_empty();
+        let reads_history = !self.kept.is_empty();
         let size = x.len();
         for sample in 0..batch {
             let hold = match update.clip {
@@ -172,7 +172,7 @@ impl Canvas for State<'_> {
                             &mut self.keeping,
                             hold,
                         );
-                    } else if looks_back || hold.is_some() {
+                    } else if reads_history || hold.is_some() {
                         let output = update.output.row(plane, y, width);
                         linear.advance_by_prediction(row, output, &mut self.keeping, hold);
                     } else {
@@ -184,7 +184,7 @@ impl Canvas for State<'_> {
                         let kept = &self.kept[slot * size + start..][..width];
                         row.iter_mut().zip(kept).for_each(|(x, kept)| *x += factor * kept);
                     }
-                    if let Some((slot, _)) = linear.keep {
+                    if let Some((slot, _)) = linear.store {
                         self.kept[slot * size + start..][..width].copy_from_slice(&self.keeping);
                     }
                     if update.step.d != 0.0 {
@@ -259,9 +259,9 @@ struct Linear {
     a: f32,
     b: f32,
     e: f32,
-    past: [f32; SLOTS],
+    past: [f32; HISTORY_SLOTS],
     /// The slot that is written, and the factors of `x` and of `D` in the kept value.
-    keep: Option<(usize, [f32; 2])>,
+    store: Option<(usize, [f32; 2])>,
 }
 
 impl Linear {
@@ -277,9 +277,9 @@ impl Linear {
             b: step.b as f32,
             e: step.e as f32,
             past: step.past.map(|factor| factor as f32),
-            keep: step
-                .keep
-                .map(|keep| (keep.slot, step.factors(keep.value).map(|factor| factor as f32))),
+            store: step
+                .store
+                .map(|entry| (entry.slot, step.factors(entry.value).map(|factor| factor as f32))),
         }
     }
 
@@ -327,7 +327,7 @@ impl Linear {
             let d = hold.map_or(raw, |hold| hold.apply(raw));
             (self.a * x + self.b * d + self.e * raw, d)
         };
-        match self.keep {
+        match self.store {
             Some((_, [of_x, of_d])) => {
                 for ((x, value), kept) in row.iter_mut().zip(values).zip(keeping) {
                     let (next, d) = step(*x, *value);

@@ -1,4 +1,4 @@
-//! Which cores of a processor are fast, on processors with different cores.
+//! Which cores of a CPU are fast, where they differ in speed.
 
 use std::fs;
 use std::path::Path;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The reason for throttling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HealthProblem {
-    /// The processor is throttled because it is too hot.
+    /// The CPU is throttled because it is too hot.
     TooHot,
     /// The supply voltage is too low, which throttles a Raspberry Pi.
     LowPower,
@@ -18,7 +18,7 @@ impl std::fmt::Display for HealthProblem {
         match self {
             Self::TooHot => write!(
                 f,
-                "the processor is slowed down because it is too hot; give it a fan, or a lower \
+                "the CPU is slowed down because it is too hot; give it a fan, or a lower \
                  frame rate to keep up with"
             ),
             Self::LowPower => f.write_str(
@@ -33,7 +33,7 @@ impl std::fmt::Display for HealthProblem {
 #[derive(Debug)]
 pub struct Health {
     sys: PathBuf,
-    /// How often the processor had been throttled at the start.
+    /// How often the CPU had been throttled at the start.
     slowed: u64,
     reported: BTreeSet<HealthProblem>,
 }
@@ -84,7 +84,7 @@ fn undervoltage(sys: &Path) -> bool {
     })
 }
 
-/// How often Intel processors were throttled.
+/// How often Intel CPUs were throttled.
 fn slowed(sys: &Path) -> u64 {
     let counters = ["core_throttle_count", "package_throttle_count"];
     let counts = folders(&sys.join("devices/system/cpu"), "cpu").flat_map(|core| {
@@ -94,7 +94,7 @@ fn slowed(sys: &Path) -> u64 {
     counts.fold(0, u64::saturating_add)
 }
 
-/// Whether a cooling device throttles the processor, as on a Jetson. Fans do not count.
+/// Whether a cooling device throttles the CPU, as on a Jetson. Fans do not count.
 fn is_cooled(sys: &Path) -> bool {
     folders(&sys.join("class/thermal"), "cooling_device").any(|device| {
         let kind = line(&device.join("type")).to_lowercase();

@@ -1,4 +1,4 @@
-//! This machine's memory, processor and NVIDIA software, read from the kernel and the file system.
+//! This machine's memory, CPU and NVIDIA software, read from the kernel and the file system.
 
 use std::sync::OnceLock;
 use std::{fs, io};
@@ -95,8 +95,8 @@ fn status_field(name: &str) -> u64 {
     kibibytes.unwrap_or(0) * 1024
 }
 
-/// The processor's name, as far as the kernel reports it.
-pub fn processor() -> String {
+/// The CPU's name, as far as the kernel reports it.
+pub fn cpu_name() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = info
         .lines()
@@ -112,8 +112,8 @@ pub fn board() -> Option<String> {
         .map(|name| name.trim_end_matches('\0').to_owned())
 }
 
-/// The processor features that determine a network's speed, of those that this processor has.
-pub fn processor_features() -> Vec<&'static str> {
+/// The CPU features that determine a network's speed, of those that this CPU has.
+pub fn cpu_features() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     let known = [
         ("avx2", std::arch::is_x86_feature_detected!("avx2")),

@@ -164,7 +164,7 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
         Mutex::new(orders)
     });
     let (done, child) = mpsc::sync_channel(1);
-    let gone = || io::Error::other("the thread that starts programs is not there");
+    let gone = || io::Error::other("the thread that starts programs has ended");
     starter
         .lock()
         .unwrap_or_else(PoisonError::into_inner)

@@ -14,14 +14,13 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// Opens a file for reading; the error says why it cannot be opened.
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| {
-        let problem = match error.kind() {
-            ErrorKind::NotFound => "there is no such file; check its name",
-            ErrorKind::PermissionDenied => "reading it is not allowed; check its permissions",
-            _ => "it cannot be opened",
-        };
-        Error::input_from(path, problem, error)
+pub(crate) fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::input(path, "there is no such file; check its name"),
+        ErrorKind::PermissionDenied => {
+            Error::input(path, "it may not be read; check its permissions")
+        }
+        _ => Error::input_from(path, "it cannot be opened", error),
     })
 }
 

@@ -273,7 +273,7 @@ fn names_others(source: &Path) -> bool {
 fn refuse_streams(inputs: &[PathBuf], output: &Path) -> Result<()> {
     if inputs.iter().map(PathBuf::as_path).chain([output]).any(|path| path == Path::new("-")) {
         return Err(Error::usage(
-            "`-` is a stream, and this takes image files; name a file, or `./-` for one so named",
+            "`-` is a stream, and this command takes image files; name a file, or `./-` for one so named",
         ));
     }
     Ok(())
@@ -287,12 +287,11 @@ pub(super) fn images(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
             images.extend(found);
             continue;
         }
-        let metadata = input.metadata().map_err(|error| {
-            let problem = match error.kind() {
-                std::io::ErrorKind::NotFound => "there is no such file or folder; check its name",
-                _ => "it cannot be inspected; check its permissions",
-            };
-            Error::input_from(input, problem, error)
+        let metadata = input.metadata().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::input(input, "there is no such file or folder; check its name")
+            }
+            _ => Error::input_from(input, "it cannot be inspected; check its permissions", error),
         })?;
         if metadata.is_dir() {
             images.extend(images_in(input)?);
@@ -316,7 +315,7 @@ fn matches(input: &Path) -> Result<Option<Vec<PathBuf>>> {
     let mut found: Vec<PathBuf> =
         paths.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
     if found.is_empty() {
-        return Err(Error::input(input, "no file is named so; check the pattern"));
+        return Err(Error::input(input, "no file matches it; check the pattern"));
     }
     sort(&mut found);
     Ok(Some(found))
@@ -369,7 +368,7 @@ fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Resul
     let Some(name) = input.file_name() else {
         return Err(Error::input(
             input,
-            "its path has no file name, from which the result would be named",
+            "its path has no file name, and so the result would have none",
         ));
     };
     let (name, format) = match (format, Format::from_path(&input)) {
@@ -401,7 +400,7 @@ fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<J
         if Format::is_foreign(output) {
             let formats = Format::listed(|format| format.to_string(), "or");
             let problem = format!(
-                "{}: images of this format are not written; choose {formats}",
+                "{}: Eddy does not write this image format; choose {formats}",
                 output.display()
             );
             return Err(Error::usage(problem));

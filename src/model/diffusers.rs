@@ -4,14 +4,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::class_indices::ClassIndices;
 use super::files::{
     Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights, read_regular,
 };
+use super::import::Config;
+use super::manifest::CLASSES;
 use crate::diffusion::{DiscreteSchedule, config};
 use crate::error::{Error, Result};
 use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
 
 pub(super) const NETWORK: &str = "unet/model.onnx";
+/// The configuration of the U-Net, which has the number of its classes.
+pub(super) const NETWORK_CONFIG: &str = "unet/config.json";
 pub(super) const SCHEDULER: &str = "scheduler/scheduler_config.json";
 /// Why the scheduler's file is needed.
 pub(crate) const SCHEDULE_PURPOSE: &str = "it has the schedule on which the network was trained";
@@ -22,6 +27,8 @@ pub struct DiffusersFolder {
     path: PathBuf,
     /// The training schedule, with the sampling settings of the file.
     pub schedule: DiscreteSchedule,
+    /// The number of classes of a network that is conditioned on one.
+    class_count: Option<usize>,
 }
 
 /// The folders of text encoders.
@@ -59,10 +66,23 @@ impl DiffusersFolder {
             }
         }
         let text = text_of(path, SCHEDULER, SCHEDULE_PURPOSE)?;
-        Ok(Self { path: path.to_owned(), schedule: config::parse(&name, &text)? })
+        let class_count = if path.join(NETWORK_CONFIG).exists() {
+            let why = "it has the number of classes";
+            Config::read(path, NETWORK_CONFIG, why)?.count("num_class_embeds", CLASSES)?
+        } else {
+            None
+        };
+        Ok(Self { path: path.to_owned(), schedule: config::parse(&name, &text)?, class_count })
     }
 
-    /// Loads the U-Net: inputs `sample` and `timestep`, output `out_sample`.
+    /// The classes of a network that takes one. The files do not declare an unconditional one.
+    pub fn classes(&self) -> Option<ClassIndices> {
+        let count = self.class_count?;
+        Some(ClassIndices::new(&self.path.display().to_string(), Some(count), None))
+    }
+
+    /// Loads the U-Net: inputs `sample`, `timestep` and, if it has classes, `class_labels`; output
+    /// `out_sample`.
     ///
     /// # Errors
     /// [`Error::Model`] when ONNX Runtime rejects it, or it has other inputs or outputs.
@@ -70,6 +90,7 @@ impl DiffusersFolder {
         let interface = Interface {
             sample: Some("sample".into()),
             timestep: Some("timestep".into()),
+            class: self.class_count.map(|_| "class_labels".into()),
             output: "out_sample".into(),
             ..Interface::default()
         };

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::diffusers::{DiffusersFolder, SCHEDULE_PURPOSE, SCHEDULER, bytes_of, text_of};
+use super::diffusers::{
+    DiffusersFolder, NETWORK_CONFIG, SCHEDULE_PURPOSE, SCHEDULER, bytes_of, text_of,
+};
 use super::files::MAX_GRAPH_BYTES;
 use super::manifest::{
     CHANNELS, CLASSES, DecoderSpec, Defaults, InputNames, Layout, Manifest, NoiseLevel,
@@ -15,8 +17,9 @@ use super::manifest::{
 };
 use crate::diffusion::config::{self, shortened};
 use crate::diffusion::{Prediction, Sampler};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::network::{Axes, Colors, sha256};
+use crate::network::{Axes, Colors};
 
 /// The `config.json` of a part, whose keys are read one by one. `null` counts as absent.
 pub(crate) struct Config {
@@ -178,7 +181,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(|| "imported".into());
     let fail = |problem: String| Error::model(&model, problem);
-    let unet = Config::read(path, "unet/config.json", "it has the number of channels")?;
+    let unet = Config::read(path, NETWORK_CONFIG, "it has the number of channels")?;
     let taken = unet.count("in_channels", CHANNELS)?.ok_or_else(|| {
         let found = "its unet/config.json has no in_channels";
         fail(format!("{found}, which is the number of channels"))

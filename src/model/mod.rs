@@ -2,6 +2,7 @@
 
 mod bare;
 mod bundled;
+mod class_indices;
 mod diffusers;
 mod external;
 mod fallback;
@@ -16,6 +17,7 @@ mod verify;
 
 pub use bare::{Description, DetectedProperty, ProbedModel, Role, TrialImages};
 pub use bundled::names as bundled_names;
+pub use class_indices::ClassIndices;
 pub use diffusers::{DiffusersFolder, has_text_encoder};
 pub(crate) use diffusers::{SCHEDULE_PURPOSE, TEXT_ENCODERS, text_of};
 pub use external::external_files;

@@ -14,10 +14,9 @@ use super::files::{
 use super::import::manifest_of_diffusers;
 use super::manifest::{Manifest, ModelFile, State};
 use super::precision::Precision;
+use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::network::{
-    Device, Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, sha256,
-};
+use crate::network::{Device, Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
 use crate::setting::PRECISION;
 
 /// A model package.
@@ -70,20 +69,20 @@ impl Package {
             return Self::from_files(Files::Folder(path.to_owned()), model);
         }
         let names = bundled::names().join(", ");
-        let problem = match (
-            path.exists(),
-            path.extension().is_some_and(|extension| extension == "onnx"),
-        ) {
-            (true, true) => {
-                "a bare .onnx does not declare its prediction; `eddy import` makes a package of it \
-                 and of what you know"
-                    .to_owned()
-            }
-            (true, false) => "it is a file; expected a folder with a model.toml".to_owned(),
-            (false, _) => {
-                format!("there is no bundled model and no folder of that name; bundled are {names}")
-            }
-        };
+        let problem =
+            match (path.exists(), path.extension().is_some_and(|extension| extension == "onnx")) {
+                (true, true) => {
+                    "it is a bare .onnx, which declares neither its prediction nor its schedule; \
+                 convert it to a package with `eddy import`"
+                        .to_owned()
+                }
+                (true, false) => "it is a file; expected a folder with a model.toml".to_owned(),
+                (false, _) => {
+                    format!(
+                        "there is no bundled model and no folder of that name; bundled are {names}"
+                    )
+                }
+            };
         Err(Error::model(model, problem))
     }
 
@@ -156,8 +155,9 @@ impl Package {
             let present: Vec<&str> =
                 manifest.files.keys().map(|precision| precision.name()).collect();
             let present = present.join(", ");
-            let problem =
-                format!("it has no {precision} file; it has {present}, which {PRECISION} chooses");
+            let problem = format!(
+                "it has no {precision} file; it has {present}; choose one with {PRECISION}"
+            );
             Error::model(&manifest.name, problem)
         })
     }
@@ -328,7 +328,8 @@ impl Files {
     fn read(&self, name: &str, model: &str, most: u64) -> Result<Vec<u8>> {
         let (folder, links) = match self {
             Self::Bundled(bundle) => {
-                let missing = || Error::model(model, format!("the binary carries no {name} of it"));
+                let missing =
+                    || Error::model(model, format!("this binary does not contain its {name}"));
                 return bundle.file(name).ok_or_else(missing);
             }
             Self::Folder(folder) => (folder, Links::Inside),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{DiffusersFolder, Package, Precision};
+use super::{ClassIndices, DiffusersFolder, Package, Precision};
 use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
 use crate::network::{OnnxNetwork, Runtime, SessionOptions};
@@ -51,6 +51,14 @@ impl SampledModel {
         match self {
             Self::Diffusers(_) => 1,
             Self::Package(package) => package.manifest.multiple_of,
+        }
+    }
+
+    /// The classes of a network that takes one.
+    pub fn classes(&self) -> Option<ClassIndices> {
+        match self {
+            Self::Diffusers(folder) => folder.classes(),
+            Self::Package(package) => package.manifest.class_indices(),
         }
     }
 

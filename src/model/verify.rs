@@ -58,7 +58,7 @@ pub fn verify(
             inputs.sample.fill(0.0);
         }
         _ => {
-            let problem = "its [check] and its [inputs] do not agree about a sample";
+            let problem = "its [check] and its [inputs] disagree about a sample";
             return Err(Error::model(&manifest.name, problem));
         }
     }
@@ -68,7 +68,7 @@ pub fn verify(
             (None, None) => {}
             _ => {
                 let problem =
-                    "its [check] and its [inputs] do not agree about a map of sigma or a condition";
+                    "its [check] and its [inputs] disagree about a map of sigma or a condition";
                 return Err(Error::model(&manifest.name, problem));
             }
         }
@@ -79,7 +79,7 @@ pub fn verify(
         _ => {
             return Err(Error::model(
                 &manifest.name,
-                "its [check] and its [inputs] do not agree about a class",
+                "its [check] and its [inputs] disagree about a class",
             ));
         }
     }
@@ -87,7 +87,7 @@ pub fn verify(
     if output.len() != expected.len() {
         return Err(Error::model(
             &manifest.name,
-            "its recorded output has not the shape of its recorded input",
+            "its recorded output differs in shape from its recorded input",
         ));
     }
     // A NaN counts as the largest difference.

@@ -66,7 +66,7 @@ impl Buffer {
         matches!(element, Float32 | Float16 | Uint8)
     }
 
-    /// A tensor for planes of `shape`, in memory of `allocator` that the processor can access.
+    /// A tensor for planes of `shape`, in memory of `allocator` that the CPU can access.
     /// Without a `conversion` it holds these planes.
     pub(super) fn new(
         allocator: &Allocator,

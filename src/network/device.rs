@@ -34,7 +34,7 @@ const MULTIPLICATION: &[u8] = b"\
 /// The device that a network runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
     /// An NVIDIA GPU, counted from 0, with ONNX Runtime's CUDA provider.
@@ -102,7 +102,7 @@ impl fmt::Display for Device {
 /// The requested device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first of TensorRT, CUDA and the processor that works.
+    /// The first of TensorRT, CUDA and the CPU that works.
     #[default]
     Auto,
     /// This device only.
@@ -167,7 +167,7 @@ pub enum ProbeDepth {
 impl Runtime {
     /// Chooses the device to run on.
     ///
-    /// With `require`, [`DeviceChoice::Auto`] does not fall back to the processor.
+    /// With `require`, [`DeviceChoice::Auto`] does not fall back to the CPU.
     ///
     /// # Errors
     /// [`Error::Device`] when the named device does not work, or with `require` when no GPU works.
@@ -295,7 +295,7 @@ fn explain(words: &[String]) -> String {
         ("CUDNN", "cuDNN does not start; install the version that this ONNX Runtime is built for"),
         ("invalid device ordinal", "there is no GPU of that number; nvidia-smi -L lists them"),
         ("no kernel image", "the library was not built for this GPU; take a build for this board"),
-        ("out of memory", "the GPU has no memory left; end what else uses it"),
+        ("out of memory", "the GPU is out of memory; end other programs that use it"),
     ] {
         if text.contains(sign) {
             return remedy.to_owned();

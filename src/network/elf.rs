@@ -26,14 +26,14 @@ pub(super) fn problem(path: &Path) -> Option<String> {
         });
     }
     let machine = u16::from_le_bytes([*head.get(18)?, *head.get(19)?]);
-    let processor = match machine {
+    let architecture = match machine {
         62 => "x86_64".to_owned(),
         183 => "aarch64".to_owned(),
-        other => format!("a processor of ELF's number {other}"),
+        other => format!("a CPU of ELF's number {other}"),
     };
-    if processor != ARCH {
+    if architecture != ARCH {
         return Some(format!(
-            "the library is for {processor}, and this machine is {ARCH}; bring a build for this \
+            "the library is for {architecture}, and this machine is {ARCH}; bring a build for this \
              machine"
         ));
     }

@@ -47,11 +47,12 @@ pub enum NoiseScale {
 /// The encoding of a noise level: a factor, then a scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoiseEncoding {
-    /// The factor of sigma, such as 255 for a network on 0 to 1 with sigma in 8-bit units.
+    /// The factor of sigma, such as 255 for a network on 0 to 1 with sigma in 8-bit units. Default:
+    /// 1.
     pub factor: f64,
-    /// The scale of the value that the caller passes.
+    /// The scale of the value that the caller passes. Default: [`NoiseScale::Linear`].
     pub source: NoiseScale,
-    /// The scale of the value that the graph receives.
+    /// The scale of the value that the graph receives. Default: [`NoiseScale::Linear`].
     pub scale: NoiseScale,
 }
 
@@ -97,12 +98,12 @@ impl NoiseEncoding {
 /// How a tensor encodes an image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoding {
-    /// The order of the axes.
+    /// The order of the axes. Default: NCHW.
     pub axes: Axes,
-    /// The color channels.
+    /// The color channels. Default: RGB.
     pub colors: Colors,
     /// The affine map to a value in the tensor, factor and offset, for each channel in the order of
-    /// RGB. One entry applies to all channels; none is the identity.
+    /// RGB. One entry applies to all channels. Default: none, which is the identity.
     pub scaling: Vec<[f32; 2]>,
 }
 

@@ -1,52 +1,22 @@
 //! The cache of TensorRT engines, so that each is built once.
 //!
 //! An engine is valid for one network, precision and shape, one kind of GPU, and one version of all
-//! software involved. The hash of all of these is the name of its folder. TensorRT writes to a
-//! temporary folder, which is renamed after the engine has run once, with a list of its files. A
-//! folder without that list, or with other content, is built again.
+//! software involved. TensorRT writes to a temporary folder of the [cache](super::cache), which
+//! gets its name after the engine has run once.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::durable::{self, Owner};
-
-/// Everything that an engine depends on, by name. The names are part of the hash.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Key(BTreeMap<&'static str, String>);
-
-impl Key {
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.0.insert(name, value.into());
-        self
-    }
-
-    /// The folder's name: the first half of a SHA-256.
-    pub(super) fn name(&self) -> String {
-        let mut hash = Sha256::new();
-        for (name, value) in &self.0 {
-            // The lengths keep the boundaries of fields unambiguous.
-            hash.update(format!("{name}={}:{value};", value.len()));
-        }
-        hex(&hash.finalize()[..16])
-    }
-}
-
-/// The SHA-256 of `bytes`, in hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+use super::cache::{self, CacheFolder, Key, read_manifest};
+use crate::digest::sha256;
 
 /// The manifest of a finished folder, stored beside its engines.
 #[derive(Debug, Serialize, Deserialize)]
-struct CacheManifest {
+struct EngineManifest {
     /// The SHA-256 of every file.
     files: BTreeMap<String, String>,
     /// What the engine depends on, for people to read.
@@ -55,41 +25,19 @@ struct CacheManifest {
     seconds: f64,
 }
 
-const MANIFEST_FILE: &str = "seal.json";
-
-/// The folder of the cache: `eddy` in the user's cache, or the one that systemd gives to a service
-/// (`CacheDirectory=`). Without either, as in a bare container, every start builds its engines
+/// The folder of the engines in the user's cache. Without one, every start builds its engines
 /// again.
 pub fn folder() -> Option<PathBuf> {
-    cache_folder().map(|folder| folder.join("tensorrt"))
-}
-
-/// The folder of all caches.
-pub(super) fn cache_folder() -> Option<PathBuf> {
-    let named =
-        |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let home = || named("HOME").map(|home| home.join(".cache"));
-    let eddy = |base: PathBuf| {
-        if base.file_name().is_some_and(|name| name == "eddy") { base } else { base.join("eddy") }
-    };
-    named("CACHE_DIRECTORY").or_else(|| named("XDG_CACHE_HOME")).or_else(home).map(eddy)
+    cache::root().map(|root| root.join("tensorrt"))
 }
 
 /// The cache entry of the engine for one key.
 #[derive(Debug)]
 pub(super) struct CacheEntry {
-    root: PathBuf,
-    name: String,
+    place: CacheFolder,
     key: Key,
-    state: State,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum State {
-    /// The engine is cached and intact.
-    Kept,
-    /// The engine is to be built, in a temporary folder of this process.
-    Building(std::time::Instant),
+    /// When the build of the engine in the temporary folder began; none if it is in the cache.
+    building: Option<Instant>,
 }
 
 impl CacheEntry {
@@ -98,69 +46,53 @@ impl CacheEntry {
     ///
     /// # Errors
     /// When the folder cannot be created.
-    pub(super) fn open(root: &Path, key: Key) -> std::io::Result<Self> {
-        let name = key.name();
-        let kept = root.join(&name);
-        fs::create_dir_all(root.join("timings"))?;
-        delete_old(root);
-        if kept.exists() {
-            if is_intact(&kept) {
-                return Ok(Self { root: root.into(), name, key, state: State::Kept });
+    pub(super) fn open(root: &Path, key: Key) -> io::Result<Self> {
+        let place = CacheFolder::new(root, &key);
+        fs::create_dir_all(root.join(TIMINGS))?;
+        if place.path().exists() {
+            if is_intact(&place.path()) {
+                return Ok(Self { place, key, building: None });
             }
-            fs::remove_dir_all(&kept)?;
+            fs::remove_dir_all(place.path())?;
         }
-        let place = Self {
-            root: root.into(),
-            name,
-            key,
-            state: State::Building(std::time::Instant::now()),
-        };
-        // Left by an earlier process with an equal process ID.
-        let _ = fs::remove_dir_all(place.engines());
-        fs::create_dir_all(place.engines())?;
-        Ok(place)
+        place.begin()?;
+        Ok(Self { place, key, building: Some(Instant::now()) })
     }
 
     /// Whether TensorRT has to build the engine.
     pub(super) fn is_to_be_built(&self) -> bool {
-        self.state != State::Kept
+        self.building.is_some()
     }
 
     /// The folder that TensorRT reads and writes.
     pub(super) fn engines(&self) -> PathBuf {
-        match self.state {
-            State::Kept => self.root.join(&self.name),
-            State::Building(_) => self.root.join(format!("{}.{}.part", self.name, Owner::own())),
-        }
+        if self.is_to_be_built() { self.place.part() } else { self.place.path() }
     }
 
     /// The folder of TensorRT's timing cache, shared by all engines, which makes later builds
     /// faster.
     pub(super) fn timings(&self) -> PathBuf {
-        self.root.join("timings")
+        self.place.root().join(TIMINGS)
     }
 
     /// Adds the new engine to the cache, after it has run.
     ///
     /// # Errors
     /// When the folder cannot be listed or renamed, for instance on a full disk.
-    pub(super) fn write_manifest(&mut self) -> std::io::Result<()> {
-        let State::Building(started) = self.state else { return Ok(()) };
-        let part = self.engines();
-        let files = hashes(&part)?;
+    pub(super) fn write_manifest(&mut self) -> io::Result<()> {
+        let Some(started) = self.building else { return Ok(()) };
+        let files = hashes(&self.place.part())?;
         let key =
             self.key.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        let seal = CacheManifest { files, key, seconds: started.elapsed().as_secs_f64() };
-        fs::write(part.join(MANIFEST_FILE), serde_json::to_string_pretty(&seal)?)?;
-        let kept = self.root.join(&self.name);
-        if let Err(error) = durable::rename_folder(&part, &kept) {
+        let seconds = started.elapsed().as_secs_f64();
+        if let Err(error) = self.place.finish(&EngineManifest { files, key, seconds }) {
             // Another process finished first, and its engine is equivalent.
-            if !is_intact(&kept) {
+            if !is_intact(&self.place.path()) {
                 return Err(error);
             }
-            fs::remove_dir_all(&part)?;
+            self.place.abandon();
         }
-        self.state = State::Kept;
+        self.building = None;
         Ok(())
     }
 }
@@ -169,59 +101,37 @@ impl Drop for CacheEntry {
     fn drop(&mut self) {
         if self.is_to_be_built() {
             // A partial engine is unusable.
-            let _ = fs::remove_dir_all(self.engines());
+            self.place.abandon();
         }
     }
 }
 
+const TIMINGS: &str = "timings";
+
 /// How long the engines below `root` took to build, longest first, as an estimate for the next.
 pub fn durations(root: &Path) -> Vec<f64> {
-    let entries = fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok);
-    let mut seconds: Vec<f64> =
-        entries.filter_map(|entry| Some(read_manifest(&entry.path())?.seconds)).collect();
+    let entries = fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
+    let manifests = entries.filter_map(|entry| read_manifest::<EngineManifest>(&entry.path()));
+    let mut seconds: Vec<f64> = manifests.map(|manifest| manifest.seconds).collect();
     seconds.sort_by(|a, b| b.total_cmp(a));
     seconds
 }
 
-fn read_manifest(folder: &Path) -> Option<CacheManifest> {
-    serde_json::from_slice(&fs::read(folder.join(MANIFEST_FILE)).ok()?).ok()
-}
-
 /// Whether the files of a folder match its manifest.
 fn is_intact(folder: &Path) -> bool {
-    let Some(seal) = read_manifest(folder) else { return false };
-    hashes(folder).is_ok_and(|files| files == seal.files)
+    read_manifest::<EngineManifest>(folder)
+        .is_some_and(|manifest| hashes(folder).is_ok_and(|files| files == manifest.files))
 }
 
 /// The SHA-256 of every file in a folder but its manifest.
-fn hashes(folder: &Path) -> std::io::Result<BTreeMap<String, String>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if name != MANIFEST_FILE {
-            files.insert(name.to_owned(), sha256(&fs::read(&path)?));
-        }
-    }
-    Ok(files)
-}
-
-/// Deletes the temporary folders of processes that have ended.
-pub(super) fn delete_old(root: &Path) {
-    for entry in fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok) {
-        let path = entry.path();
-        let left = path
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_suffix(".part")?.rsplit_once('.'));
-        if left.and_then(|(_, owner)| Owner::parse(owner)).is_some_and(Owner::is_gone) {
-            let _ = fs::remove_dir_all(&path);
-        }
-    }
+fn hashes(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+    cache::files(folder, |path| Ok(sha256(&fs::read(path)?)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CacheEntry, Key, durations};
+    use super::super::cache::Key;
+    use super::{CacheEntry, durations};
     use std::fs;
 
     fn key() -> Key {
@@ -256,22 +166,19 @@ mod tests {
         ] {
             assert!(CacheEntry::open(root.path(), other).unwrap().is_to_be_built());
         }
-        let (one, two) =
-            (Key::default().with("a", "1;b=1:2"), Key::default().with("a", "1").with("b", "2"));
-        assert_ne!(one.name(), two.name());
     }
 
     #[test]
     fn a_damaged_engine_is_rebuilt() {
         let root = tempfile::tempdir().unwrap();
-        for damage in ["cut", "gone", "one more", "no seal", "half a seal"] {
+        for damage in ["cut", "gone", "one more", "no manifest", "half a manifest"] {
             let folder = build(root.path(), key()).engines();
             match damage {
                 "cut" => fs::write(folder.join("a.engine"), "an eng").unwrap(),
                 "gone" => fs::remove_file(folder.join("a.engine")).unwrap(),
                 "one more" => fs::write(folder.join("b.engine"), "another").unwrap(),
-                "no seal" => fs::remove_file(folder.join("seal.json")).unwrap(),
-                _ => fs::write(folder.join("seal.json"), "{\"files\"").unwrap(),
+                "no manifest" => fs::remove_file(folder.join("manifest.json")).unwrap(),
+                _ => fs::write(folder.join("manifest.json"), "{\"files\"").unwrap(),
             }
             assert!(CacheEntry::open(root.path(), key()).unwrap().is_to_be_built(), "{damage}");
             assert!(!folder.exists(), "{damage}");
@@ -286,10 +193,5 @@ mod tests {
         assert!(part.is_dir());
         drop(place);
         assert!(!part.exists());
-        // From a killed process: no process ID is so large.
-        let left = root.path().join("abc.4194999-1.part");
-        fs::create_dir(&left).unwrap();
-        drop(CacheEntry::open(root.path(), key()).unwrap());
-        assert!(!left.exists());
     }
 }

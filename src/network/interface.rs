@@ -12,7 +12,8 @@ use super::encoding::{Axes, Colors, Encoding, NoiseEncoding};
 use crate::error::{Error, Result};
 use crate::setting::INPUT;
 
-/// The names of the inputs and outputs in a network's graph, and what they stand for.
+/// The names of the inputs and outputs in a network's graph, and what they stand for. Absent ones
+/// are `None` or empty, which is the default of each name; `output` is always required.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
     /// The noisy sample, `[B, C, H, W]`. Decoders and feed-forward upscalers have none: their only
@@ -22,7 +23,7 @@ pub struct Interface {
     /// a tensor of any rank. If it has the name of the sample, the map's planes follow the
     /// sample's channels in one tensor.
     pub sigma: Option<String>,
-    /// Planes of the sigma map: 1, or 2 for luma and chroma.
+    /// Planes of the sigma map: 1, or 2 for luma and chroma. Default: 1.
     pub sigma_planes: usize,
     /// The scalar noise level, if the network takes one: integer or float, a scalar, `[1]` or
     /// `[B]`.
@@ -30,44 +31,44 @@ pub struct Interface {
     /// The condition, float `[B, C', H / scale, W / scale]`, if the network takes one. If it has
     /// the name of the sample, its channels follow the sample's in one tensor, `[1, C + C', H, W]`.
     pub condition: Option<String>,
-    /// Channels of the condition; by default as many as the sample's.
+    /// Channels of the condition. Default: as many as the sample's.
     pub condition_channels: Option<usize>,
     /// The class of each sample, int64 `[B]`, if the network takes one.
     pub class: Option<String>,
-    /// How many times larger the sample is than the condition along each axis; 1 without a
-    /// condition.
+    /// How many times larger the sample is than the condition along each axis. Default: 1,
+    /// as without a condition.
     pub scale: usize,
     /// Frames of a video in one evaluation, with the sample in the middle. The others are the
     /// condition. They are one tensor, in order, `[B, frames C, H, W]` or `[B,
-    /// frames, C, H, W]`, unless they are named. 1 for networks of images.
+    /// frames, C, H, W]`, unless they are named. Default: 1, for images.
     pub frames: usize,
     /// The names of the frames before and after the sample, in order, where each has its own
     /// tensor.
     pub neighbors: Vec<String>,
-    /// Recurrent states, which are carried from one frame to the next.
+    /// Recurrent states, which are carried from one frame to the next. Default: none.
     pub states: Vec<RecurrentState>,
     /// Pixels that convolutions without padding take off each side of an input image. The input is
-    /// mirrored beyond its edges by as many.
+    /// mirrored beyond its edges by as many. Default: 0.
     pub border: usize,
     /// The output, `[B, C, H, W]`. Further channels, such as a learned variance, are not used.
     pub output: String,
-    /// Channels of the sample, if the model declares them.
+    /// Channels of the sample, against which the graph is checked. Default: those of the graph.
     pub channels: Option<usize>,
-    /// Whether sample, map and output are float16 rather than float32 or uint8, if the model
-    /// declares it.
+    /// Whether sample, map and output are float16 rather than float32 or uint8, against which the
+    /// graph is checked. Default: as in the graph.
     pub half: Option<bool>,
-    /// How the sample and the condition represent an image.
+    /// How the sample and the condition represent an image. Default: RGB planes, unscaled.
     pub encoding: Encoding,
-    /// How the output represents an image.
+    /// How the output represents an image. Default: RGB planes, unscaled.
     pub output_encoding: Encoding,
     /// Whether the output is the noisy image less the clean one (residual learning, Zhang et al.
-    /// 2017, DnCNN).
+    /// 2017, DnCNN). Default: false.
     pub residual: bool,
-    /// How sigma and the scalar noise level are encoded.
+    /// How sigma and the scalar noise level are encoded. Default: as they are.
     pub noise_encoding: NoiseEncoding,
-    /// The values of constant inputs: one number for all elements, or each element.
+    /// The values of constant inputs: one number for all elements, or each element. Default: none.
     pub constants: BTreeMap<String, Vec<f64>>,
-    /// Values of some of these that mean no condition.
+    /// Values of some of these that mean no condition. Default: none.
     pub unconditional: BTreeMap<String, Vec<f64>>,
 }
 

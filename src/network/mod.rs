@@ -1,6 +1,7 @@
 //! Networks: the trait that the executor uses, and its implementation with ONNX Runtime.
 
 mod buffer;
+mod cache;
 mod device;
 mod elf;
 mod encoding;
@@ -17,7 +18,6 @@ mod watch;
 
 pub use device::{Device, DeviceChoice, Placement, ProbeDepth};
 pub use encoding::{Axes, Colors, Encoding, NoiseEncoding, NoiseScale};
-pub(crate) use engines::sha256;
 pub use engines::{durations as engine_durations, folder as engine_folder};
 pub use graph::{ConstantInputs, TensorGraph};
 pub use interface::{Interface, RecurrentState};

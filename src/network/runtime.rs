@@ -274,7 +274,7 @@ impl Runtime {
             .build()
             .map_err(|cause| Error::Runtime {
                 library: library.clone(),
-                problem: "it opened, but would not start".into(),
+                problem: "it was opened, but did not start".into(),
                 source: Some(Box::new(cause)),
             })?;
         Ok(Self {
@@ -357,11 +357,13 @@ fn fail(library: &str, problem: String) -> Error {
 
 /// `path` itself, or the `libonnxruntime.so*` in the folder `path`.
 fn find_in_folder(path: &Path, requested: &str) -> Result<PathBuf> {
-    let metadata = fs::metadata(path).map_err(|cause| Error::Runtime {
-        library: requested.to_owned(),
-        problem: "there is no such file; name a libonnxruntime.so or a folder that holds one"
-            .into(),
-        source: Some(Box::new(cause)),
+    let metadata = fs::metadata(path).map_err(|cause| {
+        let name_one = "name a libonnxruntime.so or a folder that holds one";
+        if cause.kind() == std::io::ErrorKind::NotFound {
+            return fail(requested, format!("there is no such file; {name_one}"));
+        }
+        let problem = format!("it cannot be inspected; {name_one}");
+        Error::Runtime { library: requested.to_owned(), problem, source: Some(Box::new(cause)) }
     })?;
     if metadata.is_file() {
         // `ort` would first look for a relative path beside the binary.

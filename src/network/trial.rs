@@ -67,7 +67,8 @@ pub struct Port {
     pub name: String,
     /// The element type.
     pub element: Element,
-    /// The declared shape, -1 for a free axis; empty for a scalar and for a value that is not a tensor.
+    /// The declared shape, -1 for a free axis; empty for a scalar and for a value that is not a
+    /// tensor.
     pub shape: Vec<i64>,
     /// Type and shape as ONNX Runtime writes them.
     pub text: String,
@@ -239,7 +240,7 @@ pub(super) fn tensor_of(
         Element::I32 => made(shape, values.map(|value| value as i32)),
         Element::I64 => made(shape, values.map(|value| value as i64)),
         Element::Bool => made(shape, values.map(|value| value != 0.0)),
-        Element::Other => Err(ort::Error::new("Eddy has no values of its type")),
+        Element::Other => Err(ort::Error::new("Eddy cannot fill an input of its type")),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Answers the requests of the page and of programs.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
@@ -15,8 +16,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::Token;
-use super::callers::{Caller, Guesses};
 use super::state::SharedState;
+use crate::http::{Answer, Caller, Gate, Handler, Refused, is_addressed_to, text};
 use crate::task::SigmaChoice;
 use crate::video::{SettingsUpdate, record};
 
@@ -33,13 +34,10 @@ const STYLE: &str = include_str!("page.css");
 /// Answers requests.
 pub(super) struct RequestHandler {
     state: Arc<SharedState>,
-    token: Option<Token>,
-    guesses: Guesses,
+    gate: Gate,
     address: SocketAddr,
     denoises: bool,
 }
-
-type Answer = Response<Full<Bytes>>;
 
 /// The settings that the page sends.
 #[derive(Deserialize)]
@@ -57,11 +55,11 @@ impl RequestHandler {
         address: SocketAddr,
         denoises: bool,
     ) -> Self {
-        Self { state, token, guesses: Guesses::default(), address, denoises }
+        Self { state, gate: Gate::new(token), address, denoises }
     }
 
     /// Answers a request. All external input is checked here; nothing in it may cause a panic.
-    pub(super) async fn answer(&self, caller: &Caller, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, caller: &Caller, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let body = match received(body).await {
             Ok(body) => body,
@@ -70,10 +68,10 @@ impl RequestHandler {
                 return with(answer, header::CONNECTION, HeaderValue::from_static("close"));
             }
         };
-        if !self.is_addressed_here(&head) {
+        if !is_addressed_to(self.address.ip(), &head) {
             return text_answer(
                 StatusCode::FORBIDDEN,
-                "this name is not the preview's; use its address",
+                "this host name is not the preview's; use its address",
             );
         }
         let (path, reads) = (head.uri.path(), matches!(head.method, Method::GET | Method::HEAD));
@@ -140,57 +138,21 @@ impl RequestHandler {
         }
     }
 
-    /// Whether a request was meant for this server, rather than sent by another site's page
-    /// through DNS rebinding.
-    fn is_addressed_here(&self, head: &Parts) -> bool {
-        if !self.address.ip().is_loopback() {
-            // The token proves that.
-            return true;
-        }
-        let mut hosts = head.headers.get_all(header::HOST).iter();
-        let host = hosts.next().and_then(|host| host.to_str().ok()).unwrap_or_default();
-        if hosts.next().is_some() || head.uri.authority().is_some() {
-            return false;
-        }
-        let name =
-            host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        ["localhost", "127.0.0.1", "[::1]"].contains(&name.map_or(host, |(name, _)| name))
-            || name.is_some_and(|(name, _)| name == self.address.ip().to_string())
-    }
-
     /// The response to a client without the right token; `None` for a client with it.
     fn rejection(&self, caller: &Caller, head: &Parts) -> Option<Answer> {
-        let token = self.token.as_ref()?;
-        let now = Instant::now();
-        let given =
-            text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-        let is_valid = given.is_some_and(|given| token.is(given));
-        // Guesses from the same address do not lock out a client with a random token. A chosen
-        // token can be guessed, so it is not accepted while the address must wait, unless this
-        // connection presented it before.
-        if is_valid && token.is_random {
-            caller.is_known.store(true, Ordering::Relaxed);
-            return None;
+        match self.gate.check(caller, head).err()? {
+            Refused::Guessing(seconds) => {
+                let problem = format!(
+                    "too many wrong tokens came from your address; try again in {seconds} s"
+                );
+                let answer = text_answer(StatusCode::TOO_MANY_REQUESTS, problem);
+                Some(with(answer, header::RETRY_AFTER, HeaderValue::from(seconds)))
+            }
+            Refused::WithoutToken => Some(text_answer(
+                StatusCode::UNAUTHORIZED,
+                "the preview's token is missing or wrong; open the address that eddy printed",
+            )),
         }
-        if !caller.is_known.load(Ordering::Relaxed)
-            && let Some(wait) = self.guesses.wait(caller.peer, now)
-        {
-            let seconds = wait.as_secs().saturating_add(1);
-            let problem =
-                format!("too many wrong tokens came from your address; try again in {seconds} s");
-            let answer = text_answer(StatusCode::TOO_MANY_REQUESTS, problem);
-            return Some(with(answer, header::RETRY_AFTER, HeaderValue::from(seconds)));
-        }
-        caller.is_known.store(is_valid, Ordering::Relaxed);
-        if is_valid {
-            return None;
-        }
-        // A missing token is not a guess.
-        if let Some(given) = given {
-            self.guesses.wrong(caller.peer, given, now);
-        }
-        let problem = "the preview's token is missing or wrong; open the address that eddy printed";
-        Some(text_answer(StatusCode::UNAUTHORIZED, problem))
     }
 
     fn settings(&self, head: &Parts, body: &[u8]) -> Result<SettingsUpdate, String> {
@@ -203,7 +165,7 @@ impl RequestHandler {
         let Control { sigma, steps, temporal } =
             serde_json::from_slice(body).map_err(|error| error.to_string())?;
         if !self.denoises && (sigma.is_some() || temporal.is_some()) {
-            return Err("enlarging knows no sigma and no frames before".to_owned());
+            return Err("upscaling has neither sigma nor temporal fusion".to_owned());
         }
         if steps.is_some_and(|steps| !(1..=1000).contains(&steps)) {
             return Err("expected steps from 1 to 1000".to_owned());
@@ -220,9 +182,19 @@ impl RequestHandler {
     }
 }
 
+impl Handler for RequestHandler {
+    fn answer<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: Request<Incoming>,
+    ) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
+        Box::pin(self.respond(caller, request))
+    }
+}
+
 /// The whole body of a request, or the reason why it is rejected.
 async fn received(body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
-    let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "no more than 4096 bytes are taken");
+    let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "at most 4096 bytes are accepted");
     // Rejects by the declared length, before the body arrives.
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_long);
@@ -231,13 +203,10 @@ async fn received(body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long),
         Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body of the request is damaged")),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body of the request did not come")),
+        Err(_) => {
+            Err((StatusCode::REQUEST_TIMEOUT, "the body of the request did not arrive in time"))
+        }
     }
-}
-
-/// The value of a header, if it is text.
-fn text(head: &Parts, name: HeaderName) -> Option<&str> {
-    head.headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
@@ -268,10 +237,10 @@ fn text_answer(code: StatusCode, problem: impl Into<Bytes>) -> Answer {
 }
 
 fn starting() -> Answer {
-    text_answer(StatusCode::SERVICE_UNAVAILABLE, "no frame has come yet")
+    text_answer(StatusCode::SERVICE_UNAVAILABLE, "no frame has arrived yet")
 }
 
 fn method_not_allowed(methods: &'static str) -> Answer {
-    let answer = text_answer(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {methods}"));
+    let answer = text_answer(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods} is allowed"));
     with(answer, header::ALLOW, HeaderValue::from_static(methods))
 }

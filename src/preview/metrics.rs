@@ -69,7 +69,7 @@ pub(super) fn text(metrics: &Metrics) -> String {
     }
     let _ = writeln!(out, "eddy_latency_seconds_sum {}", latency.total().as_secs_f64());
     let _ = writeln!(out, "eddy_latency_seconds_count {}", latency.count());
-    out += "# HELP eddy_info What runs.\n# TYPE eddy_info gauge\n";
+    out += "# HELP eddy_info Version, network and precision.\n# TYPE eddy_info gauge\n";
     let model = quality.model.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let (version, precision) = (env!("CARGO_PKG_VERSION"), quality.precision);
     let _ = writeln!(

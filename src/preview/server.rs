@@ -1,42 +1,27 @@
 //! The server of the live view: one thread, with limits for each connection.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::runtime::{self, Runtime};
-use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
 
-use super::callers::{Caller, Connections};
 use super::handler::RequestHandler;
-use super::socket::Socket;
 use super::state::{MetricsSampler, SharedState};
 use super::{Address, Token};
 use crate::error::{Error, Result};
+use crate::http::{ConnectionLimits, Connections, Listener, Profile, Served, accept, listen_tcp};
 use crate::media::stream::{VideoFormat, VideoFrame};
 use crate::video::{RunStatus, SettingsUpdate};
 
-/// A connection without a (further) request for this long is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum number of connections, in all and of one address.
+const CONNECTIONS: ConnectionLimits = ConnectionLimits { total: 64, each: 32, local: 32 };
 
-/// Maximum size of the head of a request and of read-ahead.
-const MAX_HEAD: usize = 16 << 10;
-
-/// Size of the kernel's send and receive buffers of a connection.
-const BUFFER: u32 = 128 << 10;
-
-/// Maximum number of connections that wait to be accepted.
-const BACKLOG: u32 = 128;
-
-/// Pause after the system had no resources for a connection.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
+/// A client that sent its request may close its sending side.
+const PROFILE: Profile =
+    Profile { idle: Duration::from_secs(10), half_close: true, lingers: false };
 
 /// A running live view. It ends when it is dropped.
 pub struct Preview {
@@ -64,7 +49,7 @@ impl Preview {
         let is_local = address.ip().is_loopback();
         if !is_local && token.is_none() {
             return Err(Error::usage(format!(
-                "a preview at {address} can be seen from elsewhere and needs a token"
+                "a preview at {address} can be reached from other machines and needs a token"
             )));
         }
         let unserved = |error: io::Error| {
@@ -75,7 +60,10 @@ impl Preview {
         };
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build().map_err(unserved)?;
-        let listener = listen(&runtime, Address(address)).map_err(unserved)?;
+        let listener = {
+            let _inside = runtime.enter();
+            listen_tcp(address).map_err(unserved)?
+        };
         let address = listener.local_addr().map_err(unserved)?;
         let fragment =
             token.as_ref().map_or(String::new(), |token| format!("#token={}", token.text));
@@ -83,13 +71,24 @@ impl Preview {
         let state = Arc::new(SharedState::new(before.clone(), after.clone()));
         let handler = RequestHandler::new(Arc::clone(&state), token, address, denoises);
         let (end, ended) = oneshot::channel();
+        // It stays false, for as long as its sender is there.
+        let (sender, draining) = watch::channel(false);
+        let served = Served {
+            handler: Arc::new(handler),
+            connections: Arc::new(Connections::new(CONNECTIONS)),
+            profile: PROFILE,
+            draining,
+        };
         let body = move || {
-            runtime.spawn(accept(listener, Arc::new(handler)));
+            let _sender = sender;
+            runtime.spawn(accept(Listener::Tcp(listener), Arc::new(served)));
             // Dropping the runtime closes all connections.
             let _ = runtime.block_on(ended);
         };
         let spawned = thread::Builder::new().name("preview".to_owned()).spawn(body);
-        spawned.map_err(|error| Error::usage(format!("the preview gets no thread ({error})")))?;
+        spawned.map_err(|error| {
+            Error::usage(format!("no thread could be started for the preview ({error})"))
+        })?;
         Ok(Self { state, pen: MetricsSampler::new(), url, _end: end })
     }
 
@@ -112,47 +111,4 @@ impl Preview {
     pub fn settings(&self) -> Option<SettingsUpdate> {
         self.state.take_settings()
     }
-}
-
-fn listen(runtime: &Runtime, Address(address): Address) -> io::Result<TcpListener> {
-    let _inside = runtime.enter();
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    // Accepted connections inherit these.
-    socket.set_send_buffer_size(BUFFER)?;
-    socket.set_recv_buffer_size(BUFFER)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// Accepts connections for ever.
-async fn accept(listener: TcpListener, handler: Arc<RequestHandler>) {
-    let connections = Arc::new(Connections::default());
-    loop {
-        let Ok((stream, address)) = listener.accept().await else {
-            // Probably there is no free file descriptor.
-            connections.end_one();
-            sleep(ACCEPT_RETRY_DELAY).await;
-            continue;
-        };
-        let handler = Arc::clone(&handler);
-        connections.serve(address.ip(), |caller| {
-            tokio::spawn(serve_connection(stream, caller, handler)).abort_handle()
-        });
-    }
-}
-
-/// Answers the requests of one connection.
-async fn serve_connection(stream: TcpStream, caller: Caller, handler: Arc<RequestHandler>) {
-    let service =
-        service_fn(|request| async { Ok::<_, Infallible>(handler.answer(&caller, request).await) });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .half_close(true)
-        .title_case_headers(true)
-        .serve_connection(Socket::new(stream), service);
-    // The client may have disconnected.
-    let _ = served.await;
 }

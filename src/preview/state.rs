@@ -8,8 +8,8 @@ use hyper::body::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::lock;
 use crate::error::{Error, Result};
+use crate::http::lock;
 use crate::media::still::{self, Options};
 use crate::media::stream::{VideoFormat, VideoFrame};
 use crate::media::{Image, Metadata, Samples};

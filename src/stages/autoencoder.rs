@@ -1,11 +1,11 @@
-//! Between images and latents.
+//! Autoencoders: images to latents, and latents to images.
 
 use std::ops::ControlFlow;
 
 use ndarray::{Array4, Axis, Ix4, Slice};
 
 use super::network_pool::NetworkPool;
-use super::noise_draws::NoiseDraws;
+use super::noise_sequence::NoiseSequence;
 use super::spec::AutoencoderSpec;
 use crate::diffusion::Progress;
 use crate::error::{Error, Result};
@@ -44,13 +44,13 @@ impl AutoencoderSpec {
     /// from its distribution by the next draw, or is the mean if `draws` is `None`.
     ///
     /// # Errors
-    /// [`Error::Model`] when the encoder gives something else than latents, [`Error::Evaluation`]
+    /// [`Error::Model`] when the encoder does not give latents, [`Error::Evaluation`]
     /// when it fails.
     pub(super) fn encode(
         &self,
         graph: &mut TensorGraph,
         image: &Array4<f32>,
-        draws: Option<&mut NoiseDraws>,
+        draws: Option<&mut NoiseSequence>,
     ) -> Result<Array4<f32>> {
         let first = |ports: &[Port]| ports.first().map(|port| port.name.clone());
         let ports = first(graph.inputs()).zip(first(graph.outputs()));

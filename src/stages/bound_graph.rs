@@ -51,45 +51,52 @@ pub(super) struct Names {
     pub(super) output: String,
 }
 
-/// A graph with its conditions on its inputs: those of all branches, or of the prompt alone.
+/// A graph with the conditions of a batch of branches on its inputs.
 #[derive(Debug)]
 pub(super) struct BoundGraph {
     pub(super) graph: TensorGraph,
-    /// The inputs of the other choice of branches, where both are needed.
-    other: Option<ConstantInputs>,
-    is_single: bool,
+    /// The branches whose conditions the graph has.
+    selected: Vec<Branch>,
+    /// The conditions of the other batches.
+    others: Vec<(Vec<Branch>, ConstantInputs)>,
 }
 
 impl BoundGraph {
-    /// Binds conditions to `graph` for these branches, and for the prompt alone if steps without
-    /// guidance are among others.
+    /// Binds the conditions of each of these batches to `graph`.
     ///
     /// # Errors
     /// As for [`bind`].
     pub(super) fn new(
-        mut graph: TensorGraph,
-        (branches, has_unguided): (&[Branch], bool),
+        graph: TensorGraph,
+        batches: &[&[Branch]],
         conditions: &Conditions<'_>,
         names: &Names,
         is_controlled: bool,
     ) -> Result<Self> {
-        let is_single = branches == [Branch::Positive];
-        let other = if has_unguided && !is_single {
-            bind(&mut graph, &[Branch::Positive], conditions, names, is_controlled)?;
-            Some(graph.take_constants())
-        } else {
-            None
-        };
-        bind(&mut graph, branches, conditions, names, is_controlled)?;
-        Ok(Self { graph, other, is_single })
+        let mut bound = Self { graph, selected: Vec::new(), others: Vec::new() };
+        for batch in batches {
+            if !bound.select(batch) {
+                let constants = bound.graph.take_constants();
+                if !bound.selected.is_empty() {
+                    bound.others.push((std::mem::take(&mut bound.selected), constants));
+                }
+                bind(&mut bound.graph, batch, conditions, names, is_controlled)?;
+                bound.selected = batch.to_vec();
+            }
+        }
+        Ok(bound)
     }
 
-    /// Takes the prompt alone, or all branches.
-    pub(super) fn select(&mut self, single: bool) {
-        if let Some(other) = self.other.as_mut().filter(|_| single != self.is_single) {
-            self.graph.swap_constants(other);
-            self.is_single = single;
+    /// Selects the conditions of this batch, and says whether there are any.
+    pub(super) fn select(&mut self, batch: &[Branch]) -> bool {
+        if self.selected == batch {
+            return true;
         }
+        let found = self.others.iter_mut().find(|(other, _)| other == batch);
+        let Some((other, constants)) = found else { return false };
+        self.graph.swap_constants(constants);
+        std::mem::swap(&mut self.selected, other);
+        true
     }
 }
 

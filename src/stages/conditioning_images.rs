@@ -1,4 +1,4 @@
-//! The images that a pipeline is given, as tensors.
+//! The images of a request, as tensors.
 
 use image::imageops::{self, FilterType};
 use ndarray::{Array4, ArrayView4};
@@ -12,7 +12,7 @@ use crate::tensor::{Range, read_planes};
 /// size (Lanczos, as diffusers does). Alpha is left out.
 ///
 /// # Errors
-/// [`Error::Usage`] for an image of no colors.
+/// [`Error::Usage`] for an image without colors.
 pub(super) fn color_planes(image: &Image, size: [usize; 2], range: Range) -> Result<Array4<f32>> {
     let image = resized(&image.visible(), size)?;
     let mut planes = Array4::zeros([1, 3, image.height, image.width]);
@@ -23,7 +23,7 @@ pub(super) fn color_planes(image: &Image, size: [usize; 2], range: Range) -> Res
 /// A mask as `[1, 1, height, width]`, 1 where it is at least half white.
 ///
 /// # Errors
-/// [`Error::Usage`] for an image of no colors.
+/// [`Error::Usage`] for an image without colors.
 pub(super) fn mask_planes(mask: &Image, size: [usize; 2]) -> Result<Array4<f32>> {
     let planes = color_planes(mask, size, Range::new(0.0, 1.0)?)?;
     let [width, height] = size;
@@ -54,7 +54,7 @@ fn resized(image: &Image, [width, height]: [usize; 2]) -> Result<Image> {
     };
     let sides = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
     let [from, to] = [[image.width, image.height], [width, height]].map(|size| size.map(sides));
-    let unlike = || Error::usage("the image has another number of channels than 1 or 3");
+    let unlike = || Error::usage("the image has neither 1 nor 3 channels");
     let samples = match image.channels {
         1 => {
             let gray = image::GrayImage::from_raw(from[0], from[1], bytes).ok_or_else(unlike)?;

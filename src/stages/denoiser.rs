@@ -1,9 +1,8 @@
 //! The network of a stage with its conditions and its guidance, as the executor evaluates it.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ndarray::{Array1, Array4, ArrayD, Axis, concatenate};
+use ndarray::{Array1, Array4, ArrayD, ArrayViewD, Axis, concatenate};
 
 use super::bound_graph::{
     BoundGraph, Branch, Conditions, Names, control_inputs, names, names_of_inputs, stacked,
@@ -91,6 +90,8 @@ pub(super) struct ConditionedNetwork {
     left: usize,
     control: Option<Control>,
     branches: Branches,
+    /// How many branches are evaluated at once.
+    batch: usize,
     /// Timesteps without guidance.
     unguided: Vec<f64>,
     rescale: f64,
@@ -110,7 +111,8 @@ pub(super) struct ConditionedNetwork {
 impl ConditionedNetwork {
     /// Binds the conditions of all branches to the inputs of the networks, by their names.
     /// `unguided` are the timesteps at which the prompt alone is evaluated, and `evaluations` are
-    /// all that will be.
+    /// all that will be. To save memory, branches are evaluated one after the other, which gives
+    /// the same values unless a network quantizes its activations by their range.
     ///
     /// # Errors
     /// [`Error::Model`] when a graph has an input that nothing is known for, or takes embeddings
@@ -119,9 +121,8 @@ impl ConditionedNetwork {
         Networks { main, control, last }: Networks,
         (branches, unguided): (Branches, Vec<f64>),
         conditions: &Conditions<'_>,
-        evaluations: usize,
+        (evaluations, saves_memory): (usize, bool),
     ) -> Result<Self> {
-        let all = (branches.all(), !unguided.is_empty());
         let fused = ["controlnet_cond", "controlnet_conds"];
         let is_controlled =
             control.is_some() || fused.iter().any(|name| main.input(name).is_some());
@@ -132,9 +133,15 @@ impl ConditionedNetwork {
             )));
         }
         let has_residuals = control.is_some();
+        let names_of_main = names(&main)?;
+        let batch = batch_size(&main, &names_of_main, branches.all().len(), saves_memory);
+        let mut batches: Vec<&[Branch]> = branches.all().chunks(batch).collect();
+        if !unguided.is_empty() {
+            batches.push(Branches::Single.all());
+        }
         let denoiser = |graph: TensorGraph, has_residuals: bool| -> Result<Denoiser> {
             let names = names(&graph)?;
-            let bound = BoundGraph::new(graph, all, conditions, &names, has_residuals)?;
+            let bound = BoundGraph::new(graph, &batches, conditions, &names, has_residuals)?;
             Ok(Denoiser { bound, names })
         };
         let denoiser_of_all = denoiser(main, has_residuals)?;
@@ -143,7 +150,7 @@ impl ConditionedNetwork {
             None => None,
             Some(graph) => {
                 let names = names_of_inputs(&graph)?;
-                let bound = BoundGraph::new(graph, all, conditions, &names, false)?;
+                let bound = BoundGraph::new(graph, &batches, conditions, &names, false)?;
                 // A scale within the graph is set with the other inputs.
                 let scale = match bound.graph.input("conditioning_scale") {
                     Some(_) => 1.0,
@@ -162,6 +169,7 @@ impl ConditionedNetwork {
             left: evaluations,
             control,
             branches,
+            batch,
             unguided,
             rescale: 0.0,
             concat: conditions.concat.clone(),
@@ -206,20 +214,19 @@ impl ConditionedNetwork {
         Arc::clone(&self.variance)
     }
 
-    /// The state of all branches, `[branches, C, h, w]`.
-    fn state(&self, branches: &Branches) -> Result<Array4<f32>> {
+    /// The state of a batch of branches, `[branches, C, h, w]`.
+    fn state(&self, batch: &[Branch]) -> Result<Array4<f32>> {
         let model = &self.denoiser.bound.graph;
         let sample = Array4::from_shape_vec(self.shape, self.sample.clone())
             .map_err(|cause| unequal(model, cause))?;
-        let all = branches.all();
-        let state = stacked(&vec![sample.view(); all.len()])?;
+        let state = stacked(&vec![sample.view(); batch.len()])?;
         let Some(concat) = &self.concat else { return Ok(state) };
         let zeros = Array4::zeros(concat.dim());
         let of = |branch: &Branch| match branch {
             Branch::WithoutImage if self.guides_image => zeros.view(),
             _ => concat.view(),
         };
-        let conditions: Vec<_> = all.iter().map(of).collect();
+        let conditions: Vec<_> = batch.iter().map(of).collect();
         concatenate(Axis(1), &[state.view(), stacked(&conditions)?.view()])
             .map_err(|cause| unequal(model, cause))
     }
@@ -240,14 +247,25 @@ impl Network for ConditionedNetwork {
         self.left = self.left.saturating_sub(1);
         let is_single = self.unguided.contains(&t);
         let branches = if is_single { Branches::Single } else { self.branches.clone() };
-        let count = branches.all().len();
-        let state = self.state(&branches)?;
+        let batches = branches.all().chunks(self.batch);
+        let outputs: Vec<ArrayD<f32>> =
+            batches.map(|batch| self.evaluate_batch(t, batch)).collect::<Result<_>>()?;
+        self.combine(&outputs, &branches);
+        Ok(&self.output)
+    }
+}
+
+impl ConditionedNetwork {
+    /// The output for these branches, `[branches, C, h, w]`.
+    fn evaluate_batch(&mut self, t: f64, batch: &[Branch]) -> Result<ArrayD<f32>> {
+        let count = batch.len();
+        let state = self.state(batch)?;
         let denoiser = match &mut self.last {
             Some(last) if self.left == 0 => last,
             _ => &mut self.denoiser,
         };
         let Denoiser { bound, names } = denoiser;
-        bound.select(is_single);
+        bound.select(batch);
         let graph = &mut bound.graph;
         // Some graphs take one for the whole batch.
         let takes_one = graph.input(&names.timestep).is_some_and(|it| it.shape == [1]);
@@ -263,19 +281,9 @@ impl Network for ConditionedNetwork {
         };
         let mut inputs: Vec<(String, ArrayD<f32>)> = Vec::new();
         if let Some(control) = &mut self.control {
-            let Control { bound, names, residuals, scale } = control;
-            bound.select(is_single);
             // A ControlNet sees the state alone.
-            let channels = self.shape[1];
-            let own = state.slice_axis(Axis(1), (0..channels).into());
-            let outputs: Vec<&str> = residuals.iter().map(|(output, _)| output.as_str()).collect();
-            let inputs_of_it = [(names.sample.as_str(), own), (&names.timestep, timestep.view())];
-            let given = bound.graph.run(&inputs_of_it, &outputs)?;
-            let scale = *scale as f32;
-            for ((_, input), mut residual) in residuals.iter().zip(given) {
-                residual.mapv_inplace(|value| value * scale);
-                inputs.push((input.clone(), residual));
-            }
+            let own = state.slice_axis(Axis(1), (0..self.shape[1]).into());
+            inputs = control.evaluate(batch, own, timestep.view())?;
         }
         inputs.push((names.sample.clone(), state));
         inputs.push((names.timestep.clone(), timestep));
@@ -300,36 +308,65 @@ impl Network for ConditionedNetwork {
         } else {
             output
         };
-        let expected = [channels, height, width];
-        check_output(denoiser, output.shape(), count, expected)?;
-        self.combine(output, &branches);
-        Ok(&self.output)
+        check_output(denoiser, output.shape(), count, [channels, height, width])?;
+        Ok(output)
+    }
+
+    /// Combines the outputs of the branches, in batches.
+    fn combine(&mut self, outputs: &[ArrayD<f32>], branches: &Branches) {
+        let channels = self.shape[1];
+        let factors = branches.factors();
+        let branch_outputs = || outputs.iter().flat_map(|output| output.axis_iter(Axis(0)));
+        self.output.clear();
+        self.output.resize(self.sample.len(), 0.0);
+        for (output, factor) in branch_outputs().zip(&factors) {
+            let (own, factor) = (output.slice_axis(Axis(0), (0..channels).into()), *factor as f32);
+            self.output.iter_mut().zip(own).for_each(|(sum, value)| *sum += factor * value);
+        }
+        let is_positive = |(_, branch): &(_, &Branch)| **branch == Branch::Positive;
+        let positive = branch_outputs().zip(branches.all()).find(is_positive);
+        let Some((positive, _)) = positive else { return };
+        let (own, rest) = positive.split_at(Axis(0), channels);
+        let mut variance = self.variance.lock().unwrap_or_else(PoisonError::into_inner);
+        variance.clear();
+        variance.extend(rest);
+        drop(variance);
+        if self.rescale > 0.0 && factors.len() > 1 {
+            let with: Vec<f32> = own.iter().copied().collect();
+            crate::diffusion::guidance::rescale(&mut self.output, &with, self.rescale);
+        }
     }
 }
 
-impl ConditionedNetwork {
-    /// Combines the outputs of the branches.
-    fn combine(&mut self, output: ArrayD<f32>, branches: &Branches) {
-        let channels = self.shape[1];
-        let factors = branches.factors();
-        let channel = |range: Range<usize>| output.slice_axis(Axis(1), range.into());
-        let (own, rest) = (channel(0..channels), channel(channels..output.shape()[1]));
-        self.output.clear();
-        self.output.resize(self.sample.len(), 0.0);
-        for (branch, factor) in own.axis_iter(Axis(0)).zip(&factors) {
-            let factor = *factor as f32;
-            self.output.iter_mut().zip(branch).for_each(|(sum, value)| *sum += factor * value);
-        }
-        let positive = branches.all().iter().position(|it| *it == Branch::Positive);
-        let positive = positive.unwrap_or(0);
-        let mut variance = self.variance.lock().unwrap_or_else(PoisonError::into_inner);
-        variance.clear();
-        variance.extend(rest.index_axis(Axis(0), positive));
-        drop(variance);
-        if self.rescale > 0.0 && factors.len() > 1 {
-            let with: Vec<f32> = own.index_axis(Axis(0), positive).iter().copied().collect();
-            crate::diffusion::guidance::rescale(&mut self.output, &with, self.rescale);
-        }
+impl Control {
+    /// Its residuals of these branches, with the inputs that take them.
+    fn evaluate(
+        &mut self,
+        batch: &[Branch],
+        state: ArrayViewD<'_, f32>,
+        timestep: ArrayViewD<'_, f32>,
+    ) -> Result<Vec<(String, ArrayD<f32>)>> {
+        let Self { bound, names, residuals, scale } = self;
+        bound.select(batch);
+        let outputs: Vec<&str> = residuals.iter().map(|(output, _)| output.as_str()).collect();
+        let inputs = [(names.sample.as_str(), state), (&names.timestep, timestep)];
+        let given = bound.graph.run(&inputs, &outputs)?;
+        let scale = *scale as f32;
+        let scaled = |residual: ArrayD<f32>| residual.mapv_into(|value| value * scale);
+        let inputs = residuals.iter().map(|(_, input)| input.clone());
+        Ok(inputs.zip(given.into_iter().map(scaled)).collect())
+    }
+}
+
+/// How many of the branches a graph is evaluated with at once: as many as it was exported for, or
+/// one to save memory, or all.
+fn batch_size(graph: &TensorGraph, names: &Names, branches: usize, saves_memory: bool) -> usize {
+    let declared = graph.input(&names.sample).and_then(|port| port.shape.first().copied());
+    match declared.map(usize::try_from) {
+        Some(Ok(1)) => 1,
+        Some(Ok(_)) => branches,
+        _ if saves_memory => 1,
+        _ => branches,
     }
 }
 
@@ -381,4 +418,70 @@ fn unpack(packed: ArrayD<f32>, [_, channels, height, width]: Shape) -> Array4<f3
         let value = 4 * channel + 2 * (y % 2) + x % 2;
         packed[[b, patch, value]]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ndarray::{Array3, Array4};
+
+    use super::{Branches, ConditionedNetwork, Networks};
+    use crate::error::Result;
+    use crate::network::{Library, Network, Runtime, SessionOptions, TensorGraph};
+    use crate::stages::bound_graph::Conditions;
+    use crate::stages::text::{Embedding, Embeddings};
+
+    const FOLDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pipelines/text/folders");
+
+    /// A value from -1 to 1 for each place.
+    fn wave(at: usize, of: usize) -> f32 {
+        ((at * 31 + of * 17) as f32 / 7.0).sin()
+    }
+
+    /// The outputs at a guided and at an unguided timestep.
+    fn outputs(branches: Branches, saves_memory: bool) -> Result<[Vec<f32>; 2]> {
+        let runtime = Runtime::load(&Library::Embedded)?;
+        let file = Path::new(FOLDERS).join("sd15/unet/model.onnx");
+        let main = TensorGraph::open(&runtime, "sd15", &file, SessionOptions::default())?;
+        let features = main.input("encoder_hidden_states").and_then(|it| it.shape.last().copied());
+        let features = features.and_then(|it| usize::try_from(it).ok()).unwrap_or(32);
+        let embedding = |of: usize| {
+            let value = |(_, token, feature)| wave(token * features + feature, of);
+            let sequence = Array3::from_shape_fn([1, 77, features], value);
+            Embedding { sequence, pooled: None, mask: None }
+        };
+        let (positive, negative) = (embedding(1), embedding(2));
+        let text = Embeddings { positive, negative, truncated: Vec::new() };
+        let conditions = Conditions { text: Some(&text), ..Conditions::default() };
+        let networks = Networks { main, control: None, last: None };
+        let run = (2, saves_memory);
+        let guided = (branches, vec![500.0]);
+        let mut network =
+            ConditionedNetwork::new(networks, guided, &conditions, run)?.rescaled(0.5);
+        let shape = [1, 4, 16, 16];
+        network.bind(shape)?;
+        let state = Array4::from_shape_fn(shape, |(_, c, y, x)| wave(x + 16 * y + 256 * c, 3));
+        let mut evaluate = |t| -> Result<Vec<f32>> {
+            network.inputs().sample.copy_from_slice(state.as_slice().unwrap_or_default());
+            network.evaluate(t).map(<[f32]>::to_vec)
+        };
+        Ok([evaluate(900.0)?, evaluate(500.0)?])
+    }
+
+    #[test]
+    fn branches_give_the_same_one_after_the_other() -> Result<()> {
+        let guided = |scale| Branches::ClassifierFree { scale };
+        let by_both = Branches::TextAndImage { scale: 7.5, image: 1.5 };
+        for branches in [guided(7.5), guided(-2.0), by_both] {
+            let [together, single] = outputs(branches.clone(), false)?;
+            let [apart, single_apart] = outputs(branches, true)?;
+            assert_ne!(together, single, "guidance changes nothing");
+            assert_eq!(single, single_apart);
+            for (a, b) in together.iter().zip(&apart) {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+        }
+        Ok(())
+    }
 }

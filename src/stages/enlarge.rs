@@ -1,8 +1,8 @@
-//! Enlarging images of any size by a pipeline that takes multiples of some.
+//! Enlarges images of any size by a pipeline whose sides have to be multiples of a number.
 
 use std::ops::ControlFlow;
 
-use super::{NoiseDraws, TextToImage, TextToImageReport, TextToImageRequest};
+use super::{NoiseSequence, TextToImage, TextToImageReport, TextToImageRequest};
 use crate::diffusion::Progress;
 use crate::error::{Error, Result};
 use crate::media::{Image, Samples};
@@ -10,9 +10,9 @@ use crate::task::enlarged;
 use crate::tensor::mirror;
 
 impl TextToImage {
-    /// Enlarges `image` by the pipeline's factor, [`PipelineSpec::upscale_factor`]. A side that is no
-    /// multiple of what the network halves it by is continued by its mirror image, which is cut
-    /// off again. The colors of a gray image become RGB; alpha is enlarged bicubically.
+    /// Enlarges `image` by the pipeline's factor, [`PipelineSpec::upscale_factor`]. A side that is
+    /// no multiple of what the network halves it by is padded by mirroring, and the result is
+    /// cropped. The colors of a gray image become RGB; alpha is enlarged bicubically.
     ///
     /// # Errors
     /// [`Error::Usage`] when the pipeline does not enlarge, and as for
@@ -23,7 +23,7 @@ impl TextToImage {
         &mut self,
         image: &Image,
         request: &TextToImageRequest<'_>,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Image, TextToImageReport)> {
         image.check()?;
@@ -43,7 +43,7 @@ impl TextToImage {
         }
         cut.metadata = image.metadata.clone();
         if image.color_channels() == 1 {
-            // A profile of gray tells nothing of RGB.
+            // A gray ICC profile does not describe RGB.
             cut.metadata.icc = None;
         }
         report.size = [width, height];
@@ -51,7 +51,7 @@ impl TextToImage {
     }
 }
 
-/// The image continued by its mirror image to multiples of `multiple`, in 8 bits.
+/// The image padded by mirroring to multiples of `multiple`, in 8 bits.
 fn padded(image: &Image, multiple: usize) -> Image {
     let [width, height] = [image.width, image.height].map(|side| side.next_multiple_of(multiple));
     if [width, height] == [image.width, image.height] {

@@ -1,4 +1,4 @@
-//! Inpainting by a network that takes no mask.
+//! Inpainting by a network that is not conditioned on a mask.
 
 use ndarray::{Array4, Axis};
 
@@ -6,7 +6,7 @@ use crate::diffusion::{Canvas, Level, Plan, State, Update, Window};
 use crate::error::Result;
 use crate::network::Shape;
 
-/// A state whose known part is put back after each step, with the noise of the next level.
+/// A state whose known part is restored after each step, with the noise of the next level.
 pub(super) struct Filled<'a, 's> {
     pub(super) state: &'a mut State<'s>,
     pub(super) plan: &'a Plan,

@@ -246,8 +246,8 @@ impl Folder<'_> {
         name.unwrap_or_else(|| self.class.clone())
     }
 
-    /// What sides of a state are multiples of: a U-Net halves them between its blocks, a transformer
-    /// divides them into patches.
+    /// What sides of a state are multiples of: a U-Net halves them between its blocks, a
+    /// transformer divides them into patches.
     fn multiple_of(&self, config: &Config) -> Result<usize> {
         if let Some(patch) = config.count("patch_size", 1..=64)? {
             return Ok(patch);

@@ -1,5 +1,5 @@
 //! Noise whose variance the network predicts (Nichol and Dhariwal 2021, equation 15): between that
-//! of the posterior and that of the forward process, on a scale of logarithms.
+//! of the posterior and that of the forward process, interpolated in their logarithms.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -6,9 +6,9 @@
 //! runs them like any other: the samplers, their tables and their state are those of
 //! [`diffusion`](crate::diffusion).
 //!
-//! Networks are loaded when they are needed, and stay loaded for other images where the memory limit
-//! allows (`network_pool.rs`). Noise is drawn in the order of diffusers' pipelines
-//! (`noise_draws.rs`), so that with the same noise the images are the same.
+//! Networks are loaded when they are needed, and stay loaded for other images where the memory
+//! limit allows (`network_pool.rs`). Noise is drawn in the order of diffusers' pipelines
+//! (`noise_sequence.rs`), so that with the same noise the images are the same.
 
 mod autoencoder;
 mod bound_graph;
@@ -19,10 +19,11 @@ mod filled;
 mod folder;
 mod learned_variance;
 mod network_pool;
-mod noise_draws;
+mod noise_sequence;
 mod observed;
 mod preview;
 mod prompt;
+mod request;
 mod spec;
 mod stage;
 mod stage_images;
@@ -37,20 +38,20 @@ use std::sync::Arc;
 
 use ndarray::Array4;
 
-use crate::diffusion::{Progress, Sampler};
+use crate::diffusion::Progress;
 use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::network::Runtime;
-use crate::setting::CLASS;
 use crate::task::as_images;
 use crate::tensor::Range;
 pub use folder::{is_pipeline, pipeline_of};
 use network_pool::NetworkPool;
-pub use network_pool::{Reuse, SavedGraph, TextToImageOptions};
-pub use noise_draws::NoiseDraws;
+pub use network_pool::{Retention, SavedGraph, TextToImageOptions};
+pub use noise_sequence::NoiseSequence;
 pub use observed::{PredictedStep, StepObserver};
 pub use preview::{Preview, TinyDecoder};
 pub use prompt::{Fragment, fragments};
+pub use request::{StageRequest, TextToImageRequest};
 pub use spec::{
     AutoencoderSpec, ConcatCondition, EmbeddingSpec, Enlargement, GuidanceSpec, MicroConditions,
     PipelineSpec, PriorConditioning, StageDefaults, StageSpec, StateSpec, StrengthSpec, TextSpec,
@@ -72,70 +73,6 @@ pub struct TextToImage {
 /// What embeddings depend on: the prompt, the negative prompt, skipped layers, and whether the
 /// instruction is left out.
 type PromptKey = (String, Option<String>, usize, bool);
-
-/// What is requested of a pipeline. Where it leaves something open, the pipeline's defaults are taken.
-#[derive(Clone, Debug, Default)]
-pub struct TextToImageRequest<'a> {
-    /// What the image is to show. `(word:1.3)` gives a word more weight.
-    pub prompt: String,
-    /// What it is not to show.
-    pub negative_prompt: Option<String>,
-    /// The class that the image is to show, of a pipeline that is conditioned on one.
-    pub class: Option<usize>,
-    /// The class that it is not to show, rather than none.
-    pub negative_class: Option<usize>,
-    /// Width and height of the image.
-    pub size: Option<[usize; 2]>,
-    /// Sampler steps.
-    pub steps: Option<usize>,
-    /// A sampler in place of the scheduler's.
-    pub sampler: Option<Sampler>,
-    /// Stochasticity of samplers that have it.
-    pub eta: Option<f64>,
-    /// The guidance scale; 1 or less is no guidance, but for networks that take it as an input.
-    pub guidance_scale: Option<f64>,
-    /// How far guidance is rescaled, from 0 to 1 (Lin et al. 2024, section 3.4).
-    pub guidance_rescale: f64,
-    /// The sigmas, noise to signal, within which there is guidance (Kynkaanniemi et al. 2024).
-    /// Outside them the prompt alone is evaluated. By default it is everywhere.
-    pub guidance_interval: Option<[f64; 2]>,
-    /// The scale of the image that is edited (Brooks et al. 2023).
-    pub image_guidance_scale: Option<f64>,
-    /// How many of the text encoder's last layers are left out.
-    pub clip_skip: usize,
-    /// Whether the instruction that a pipeline puts before prompts is left out (Sana).
-    pub without_instruction: bool,
-    /// The image to start from, to edit, to fill or to enlarge.
-    pub start: Option<&'a Image>,
-    /// The part of the schedule that the start image goes through, from 0 to 1.
-    pub strength: Option<f64>,
-    /// White where the start image is to be filled.
-    pub mask: Option<&'a Image>,
-    /// The noise that is added to an image before it is enlarged, as a timestep of its schedule.
-    pub noise_level: Option<usize>,
-    /// The image that a ControlNet follows.
-    pub control: Option<&'a Image>,
-    /// The factor of the ControlNet's residuals.
-    pub control_scale: Option<f64>,
-    /// What is requested of single stages of a cascade, in order.
-    pub stages: Vec<StageRequest>,
-}
-
-impl TextToImageRequest<'_> {
-    /// A request for an image of this text, with the pipeline's defaults.
-    pub fn new(prompt: impl Into<String>) -> Self {
-        Self { prompt: prompt.into(), ..Self::default() }
-    }
-}
-
-/// What is requested of one stage of a cascade.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StageRequest {
-    /// Sampler steps.
-    pub steps: Option<usize>,
-    /// The guidance scale.
-    pub guidance_scale: Option<f64>,
-}
 
 /// How a request is run, for reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -227,7 +164,7 @@ impl TextToImage {
     pub fn sample(
         &mut self,
         request: &TextToImageRequest<'_>,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Array4<f32>, TextToImageReport)> {
         self.sample_observed(request, draws, None, watch)
@@ -240,7 +177,7 @@ impl TextToImage {
     pub fn sample_observed(
         &mut self,
         request: &TextToImageRequest<'_>,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
         mut observer: Option<&mut dyn StepObserver>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Array4<f32>, TextToImageReport)> {
@@ -259,10 +196,7 @@ impl TextToImage {
             truncated: Vec::new(),
             uses_negative_prompt: false,
         };
-        self.check_stages(request)?;
-        for stage in &self.spec.stages {
-            self.check(stage, request)?;
-        }
+        request.check(&self.spec)?;
         self.pool.check(self.spec.networks())?;
         let loads = self.pool.loads();
         let embedded = self.embeddings(request)?;
@@ -325,7 +259,7 @@ impl TextToImage {
         seed: u64,
         mut observe: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Image, TextToImageReport)> {
-        let mut draws = NoiseDraws::of_seed(seed);
+        let mut draws = NoiseSequence::from_seed(seed);
         let (sample, report) = self.sample(request, &mut draws, &mut observe)?;
         Ok((self.decode_image(sample, &mut observe)?, report))
     }
@@ -348,68 +282,6 @@ impl TextToImage {
 
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::model(self.folder.display().to_string(), problem)
-    }
-
-    /// Whether the request has nothing that all stages ignore.
-    fn check_stages(&self, request: &TextToImageRequest<'_>) -> Result<()> {
-        let PipelineSpec { name, stages, .. } = &self.spec;
-        let any = |holds: fn(&StageSpec) -> bool| stages.iter().any(holds);
-        let (given, count) = (request.stages.len(), stages.len());
-        let problem = if given > count {
-            let plural = if count == 1 { "" } else { "s" };
-            format!("{name} has {count} stage{plural}, and values for {given} were given")
-        } else if request.noise_level.is_some() && !any(|stage| stage.low_res_scheduler.is_some()) {
-            format!("{name} adds no noise to an image that it enlarges; leave the noise level out")
-        } else if request.image_guidance_scale.is_some()
-            && !any(|stage| stage.guidance == GuidanceSpec::TextAndImage)
-        {
-            format!("{name} is not guided by an image; leave the image guidance scale out")
-        } else if request.start.is_some() && !any(|stage| stage.state == StateSpec::Image) {
-            format!("{name} starts from no image; leave it out")
-        } else if request.size.is_some()
-            && !any(|stage| {
-                stage.state == StateSpec::Image && stage.concat != ConcatCondition::LowRes
-            })
-        {
-            format!("{name} generates images of one size; leave the size out")
-        } else if request.class.is_some() && !any(|stage| stage.classes > 0) {
-            format!("{name} knows no classes; leave the class out")
-        } else if request.class.is_none() && any(|stage| stage.classes > 0) {
-            format!("{name} generates images of a class; give {CLASS}")
-        } else if self.spec.text.is_empty()
-            && !(request.prompt.is_empty() && request.negative_prompt.is_none())
-        {
-            format!("{name} has no text encoder; leave the prompts out")
-        } else {
-            return Ok(());
-        };
-        Err(Error::usage(problem))
-    }
-
-    /// Whether the request has what the stage is conditioned on, and nothing that it ignores.
-    fn check(&self, stage: &StageSpec, request: &TextToImageRequest<'_>) -> Result<()> {
-        let name = &self.spec.name;
-        let problem = match (stage.concat, request.start, request.mask) {
-            (ConcatCondition::MaskedImage, None, _) | (ConcatCondition::MaskedImage, _, None) => {
-                "fills masked areas of an image; give an image and a mask"
-            }
-            (ConcatCondition::Image, None, _) => "edits an image, and none was given",
-            (ConcatCondition::LowRes, None, _) => "enlarges an image, and none was given",
-            (ConcatCondition::Enlarged(_), None, _) if self.spec.stages.len() == 1 => {
-                "enlarges an image, and none was given"
-            }
-            (
-                ConcatCondition::Image | ConcatCondition::LowRes | ConcatCondition::Enlarged(_),
-                _,
-                Some(_),
-            ) => "takes no mask; leave it out",
-            (_, None, Some(_)) => "was given a mask and no image that it belongs to",
-            _ if stage.control.is_some() && request.control.is_none() => {
-                "follows a control image, and none was given"
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::usage(format!("{name} {problem}")))
     }
 
     fn embeddings(&mut self, request: &TextToImageRequest<'_>) -> Result<Embeddings> {

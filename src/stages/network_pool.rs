@@ -1,6 +1,8 @@
 //! The networks of a pipeline that are loaded: one at a time, or as many as the memory limit
 //! allows.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,18 +21,19 @@ use crate::task::{Budget, TileChoice};
 /// How a pipeline runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextToImageOptions {
-    /// How its networks run.
+    /// How its networks run. Default: on the CPU, with a thread per physical core.
     pub session: SessionOptions,
     /// Which files are taken where a part has several: `model_fp16.onnx` for `F16`,
-    /// `model_int8.onnx` for `Int8`. A part without such a file runs its `model.onnx`.
+    /// `model_int8.onnx` for `Int8`. A part without such a file runs its `model.onnx`. Default:
+    /// `F32`.
     pub precision: Precision,
-    /// How a decoder is run in tiles.
+    /// How a decoder is run in tiles. Default: the largest that fit the memory limit.
     pub tile: TileChoice,
-    /// Maximum memory of the whole process, in bytes. By default networks stay loaded within what
-    /// the machine has available, and tiles fit into a quarter of its memory.
+    /// Maximum memory of the whole process, in bytes. Default: none; networks then stay loaded
+    /// within what the machine has available, and tiles fit into a quarter of its memory.
     pub max_memory: Option<u64>,
-    /// Which networks are needed again.
-    pub reuse: Reuse,
+    /// Which networks stay loaded after use. Default: all.
+    pub retention: Retention,
 }
 
 impl TextToImageOptions {
@@ -39,16 +42,16 @@ impl TextToImageOptions {
     }
 }
 
-/// Which networks of a pipeline are needed again, and stay loaded if the memory limit allows.
+/// Which networks of a pipeline stay loaded after use, if the memory limit allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reuse {
-    /// All: other prompts follow.
+pub enum Retention {
+    /// All of them, for further images of other prompts.
     #[default]
-    Prompts,
-    /// All but the text encoders: other images of the same prompts follow.
-    Images,
-    /// None: one image is made.
-    Never,
+    All,
+    /// All but the text encoders, for further images of the same prompts.
+    ExceptTextEncoders,
+    /// None of them: only one image is generated.
+    None,
 }
 
 /// A network whose optimized graph is in the cache.
@@ -69,7 +72,7 @@ fn variants(precision: Precision) -> &'static [&'static str] {
     }
 }
 
-/// A loaded network that is in no use.
+/// A loaded network that is not in use.
 #[derive(Debug)]
 enum Idle {
     Graph(TensorGraph),
@@ -82,8 +85,12 @@ pub(super) struct NetworkPool {
     runtime: Arc<Runtime>,
     folder: PathBuf,
     options: TextToImageOptions,
-    /// Networks in no use with their files and sizes in bytes, the least recently used first.
+    /// Networks that are not in use, with their files and sizes in bytes, the least recently used
+    /// first.
     idle: Vec<(String, u64, Idle)>,
+    /// The bytes of networks whose size was asked for, by file, so that each graph is read once for
+    /// it.
+    sizes: RefCell<BTreeMap<String, u64>>,
     /// How many networks have been loaded.
     loads: usize,
     /// Measures the memory that the process has, in bytes.
@@ -94,7 +101,8 @@ impl NetworkPool {
     pub(super) fn new(runtime: &Arc<Runtime>, folder: &Path, options: TextToImageOptions) -> Self {
         let (runtime, folder) = (Arc::clone(runtime), folder.to_owned());
         let resident = machine::resident_memory;
-        Self { runtime, folder, options, idle: Vec::new(), loads: 0, resident }
+        let (idle, sizes) = (Vec::new(), RefCell::default());
+        Self { runtime, folder, options, idle, sizes, loads: 0, resident }
     }
 
     pub(super) fn runtime(&self) -> &Arc<Runtime> {
@@ -138,7 +146,7 @@ impl NetworkPool {
         let files = self.prepare(file)?;
         let optimized = self.optimized(&files).ok_or_else(|| {
             Error::usage(
-                "optimized graphs are saved for the processor alone, in the user's cache; set HOME \
+                "optimized graphs are saved for the CPU alone, in the user's cache; set HOME \
                  or XDG_CACHE_HOME",
             )
         })?;
@@ -171,7 +179,7 @@ impl NetworkPool {
 
     /// Keeps a network that another image needs, too.
     pub(super) fn give_back(&mut self, file: &str, mut graph: TensorGraph) {
-        if self.options.reuse != Reuse::Never {
+        if self.options.retention != Retention::None {
             // What it was conditioned on is not.
             drop(graph.take_constants());
             self.keep(file, Idle::Graph(graph));
@@ -180,14 +188,14 @@ impl NetworkPool {
 
     /// Keeps a text encoder that another prompt needs, too.
     pub(super) fn give_back_encoder(&mut self, file: &str, graph: TensorGraph) {
-        if self.options.reuse == Reuse::Prompts {
+        if self.options.retention == Retention::All {
             self.keep(file, Idle::Graph(graph));
         }
     }
 
     /// Keeps a decoder that another image needs, too.
     pub(super) fn give_back_decoder(&mut self, file: &str, network: OnnxNetwork) {
-        if self.options.reuse != Reuse::Never {
+        if self.options.retention != Retention::None {
             self.keep(file, Idle::Decoder(Box::new(network)));
         }
     }
@@ -205,7 +213,7 @@ impl NetworkPool {
         let is_idle = |file: &str| self.idle.iter().any(|(name, ..)| name == file);
         let files = files.into_iter().filter(|file| !is_idle(file));
         let bytes: u64 = files.filter_map(|file| self.size(file)).sum();
-        self.options.reuse != Reuse::Never
+        self.options.retention != Retention::None
             && self.held().saturating_add(bytes) <= for_networks(self.limit())
     }
 
@@ -273,9 +281,19 @@ impl NetworkPool {
 
     /// The bytes of a network's graph and weights.
     fn size(&self, file: &str) -> Option<u64> {
+        let file = self.variant(file);
+        if let Some(size) = self.sizes.borrow().get(&file) {
+            return Some(*size);
+        }
+        let size = self.measure(&file)?;
+        self.sizes.borrow_mut().insert(file, size);
+        Some(size)
+    }
+
+    fn measure(&self, file: &str) -> Option<u64> {
         /// A larger graph has its weights within.
         const LARGEST_WITH_FILES: u64 = 32 << 20;
-        let path = find_inside(&self.folder, &self.variant(file), Links::Cache).ok()?;
+        let path = find_inside(&self.folder, file, Links::Cache).ok()?;
         let own = fs::metadata(&path).ok()?.len();
         if own > LARGEST_WITH_FILES {
             return Some(own);
@@ -336,7 +354,7 @@ fn find_graph(folder: &Path, name: &str) -> Result<NetworkFiles> {
 mod tests {
     use std::path::Path;
 
-    use super::{NetworkPool, Reuse, TextToImageOptions, for_networks};
+    use super::{NetworkPool, Retention, TextToImageOptions, for_networks};
     use crate::error::Result;
     use crate::network::{Library, Runtime};
 
@@ -344,19 +362,19 @@ mod tests {
     const TEXT: &str = "text_encoder/model.onnx";
 
     /// A pool whose process holds nothing but networks.
-    fn pool(max_memory: u64, reuse: Reuse) -> Result<NetworkPool> {
+    fn pool(max_memory: u64, retention: Retention) -> Result<NetworkPool> {
         let runtime = Runtime::load(&Library::Embedded)?;
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pipelines/text/folders/sd15");
         let max_memory = Some(max_memory);
-        let options = TextToImageOptions { max_memory, reuse, ..TextToImageOptions::default() };
+        let options = TextToImageOptions { max_memory, retention, ..TextToImageOptions::default() };
         let mut pool = NetworkPool::new(&runtime, Path::new(folder), options);
         pool.resident = || 0;
         Ok(pool)
     }
 
     /// How many networks are loaded for two images.
-    fn loads(max_memory: u64, reuse: Reuse) -> Result<usize> {
-        let mut pool = pool(max_memory, reuse)?;
+    fn loads(max_memory: u64, retention: Retention) -> Result<usize> {
+        let mut pool = pool(max_memory, retention)?;
         for _ in 0..2 {
             let text = pool.graph(TEXT)?;
             pool.give_back_encoder(TEXT, text);
@@ -368,26 +386,30 @@ mod tests {
 
     #[test]
     fn networks_stay_loaded_while_there_is_memory() -> Result<()> {
-        let sizes = pool(1 << 30, Reuse::Prompts)?;
+        let sizes = pool(1 << 30, Retention::All)?;
         let [unet, text] = [UNET, TEXT].map(|file| sizes.size(file).unwrap_or(0));
         assert!(unet > 10_000 && text > 10_000, "{unet} {text}");
         let of_both = 4 * (unet + text) / 3 + 4;
         assert!(for_networks(of_both) >= unet + text);
-        assert_eq!(loads(of_both, Reuse::Prompts)?, 2);
-        assert_eq!(loads(of_both - 16, Reuse::Prompts)?, 4, "one at a time");
-        assert_eq!(loads(of_both, Reuse::Images)?, 3, "the text encoder is unloaded");
-        assert_eq!(loads(of_both, Reuse::Never)?, 4);
-        assert!(pool(of_both, Reuse::Images)?.fit_together([UNET, TEXT]));
-        assert!(!pool(of_both - 16, Reuse::Images)?.fit_together([UNET, TEXT]));
+        assert_eq!(loads(of_both, Retention::All)?, 2);
+        assert_eq!(loads(of_both - 16, Retention::All)?, 4, "one at a time");
+        assert_eq!(
+            loads(of_both, Retention::ExceptTextEncoders)?,
+            3,
+            "the text encoder is unloaded"
+        );
+        assert_eq!(loads(of_both, Retention::None)?, 4);
+        assert!(pool(of_both, Retention::ExceptTextEncoders)?.fit_together([UNET, TEXT]));
+        assert!(!pool(of_both - 16, Retention::ExceptTextEncoders)?.fit_together([UNET, TEXT]));
         Ok(())
     }
 
     #[test]
     fn a_network_larger_than_the_memory_is_refused_before_it_is_loaded() -> Result<()> {
-        let fits = pool(1 << 30, Reuse::Never)?;
+        let fits = pool(1 << 30, Retention::None)?;
         fits.check([UNET, TEXT, "gone/model.onnx"])?;
         let size = fits.size(UNET).unwrap_or(0);
-        let problem = pool(size - 1, Reuse::Never)?.check([UNET]).unwrap_err().to_string();
+        let problem = pool(size - 1, Retention::None)?.check([UNET]).unwrap_err().to_string();
         assert!(problem.contains("unet/model.onnx has 1 MiB of weights, and 1 of"), "{problem}");
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What is seen of a run: the predicted clean latent or image of each evaluation.
+//! Observation of a run: the predicted clean latent or image of each evaluation.
 
 use ndarray::Array4;
 
@@ -24,9 +24,9 @@ pub struct PredictedStep<'a> {
     pub predicted: &'a Array4<f32>,
 }
 
-/// Sees what each evaluation of a stage with an image predicts. It changes nothing.
+/// Observes what each evaluation of a stage with an image predicts.
 pub trait StepObserver {
-    /// Sees an evaluation.
+    /// Called after each evaluation.
     ///
     /// # Errors
     /// Any error ends the run.

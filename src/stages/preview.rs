@@ -57,7 +57,7 @@ pub struct TinyDecoder {
 }
 
 impl TextToImage {
-    /// What makes images of predictions: the tiny decoder in `decoder`, a folder with a
+    /// The converter of predictions to images: the tiny decoder in `decoder`, a folder with a
     /// `model.onnx` and perhaps a `config.json`, or the one in the pipeline's folder
     /// `vae_tiny_decoder`; else a linear map to colors. That of Stable Diffusion 1 and 2 is known.
     /// Another is fitted to the first decoded image by least squares, so that there is no image of
@@ -145,7 +145,7 @@ impl Preview {
     /// squared error.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the two are not of one size.
+    /// [`Error::Usage`] when the two differ in size.
     pub fn fitted(
         &mut self,
         latent: &Array4<f32>,
@@ -198,7 +198,7 @@ fn colors(
 fn fit(latent: &Array4<f32>, decoded: &Array4<f32>, scale: usize) -> (Vec<[f32; 3]>, [f32; 3]) {
     let (_, channels, height, width) = latent.dim();
     let unknowns = channels + 1;
-    // A little of nothing makes channels that tell nothing have no effect.
+    // A small ridge gives channels without information no weight.
     const RIDGE: f64 = 1e-4;
     // The normal equations, with the three colors on the right.
     let mut rows = vec![vec![0.0_f64; unknowns + 3]; unknowns];

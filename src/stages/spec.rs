@@ -1,4 +1,4 @@
-//! What a pipeline is made of, as data: text encoders, stages of sampling, an autoencoder.
+//! The description of a pipeline, as data: text encoders, stages of sampling, an autoencoder.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineSpec {
-    /// What it is called in messages.
+    /// Its name in messages.
     pub name: String,
     /// The text encoders.
     #[serde(default)]
@@ -61,7 +61,7 @@ impl PipelineSpec {
         text.chain(stages).chain(decoder).map(String::as_str)
     }
 
-    /// Pixels to a value of what the decoder takes, in each direction; 1 without a decoder.
+    /// Pixels of the image per latent pixel, along each axis; 1 without a decoder.
     pub fn decoder_scale(&self) -> usize {
         self.decoder.as_ref().map_or(1, |decoder| decoder.scale)
     }
@@ -84,7 +84,9 @@ impl PipelineSpec {
         let joined = self.embedding.sequence.iter().flatten().chain(&self.embedding.pooled);
         if !joined.chain(&self.embedding.mask).all(known) {
             let count = self.text.len();
-            return Some(format!("{count} text encoders, and an embedding of another one"));
+            return Some(format!(
+                "{count} text encoders, and an embedding that refers to another one"
+            ));
         }
         let text = self.text.iter().find_map(|text| {
             within("length", text.length.unwrap_or(1), &(1..=4096))
@@ -166,8 +168,8 @@ pub struct TextSpec {
     /// normalization; 1 is the one before it, which a graph gives as `hidden_states.N`.
     #[serde(default)]
     pub layer: usize,
-    /// Whether its pooled embedding is `text_embeds`, which CLIP projects to where images are
-    /// embedded too, and no other.
+    /// Whether its pooled embedding must be `text_embeds`, which CLIP projects to the space in
+    /// which images are embedded, too.
     #[serde(default)]
     pub is_projected: bool,
 }
@@ -202,7 +204,7 @@ pub struct StageSpec {
     /// The shape of its state.
     #[serde(default)]
     pub state: StateSpec,
-    /// How it goes on from the stage before.
+    /// How it is conditioned on the stage before.
     #[serde(default)]
     pub prior: PriorConditioning,
     /// Files with the mean and the standard deviation of what it samples, whose network works on
@@ -219,8 +221,8 @@ pub struct StageSpec {
     /// What is concatenated to the state.
     #[serde(default)]
     pub concat: ConcatCondition,
-    /// The number of classes that it is conditioned on, 0 for none. The one after them stands for no
-    /// class.
+    /// The number of classes that it is conditioned on, 0 for none. The index after them is the
+    /// unconditional class.
     #[serde(default)]
     pub classes: usize,
     /// The schedule of the noise on a small image that is enlarged.
@@ -234,7 +236,7 @@ pub struct StageSpec {
     pub packed: bool,
     /// How it is guided.
     pub guidance: GuidanceSpec,
-    /// What a start image's strength decides.
+    /// What the strength of a start image determines.
     #[serde(default)]
     pub strength: StrengthSpec,
     /// Whether sigmas of a flow are even before they are shifted, rather than those of training.
@@ -250,14 +252,14 @@ pub struct StageSpec {
     pub defaults: StageDefaults,
 }
 
-/// What a start image's strength decides.
+/// What the strength of a start image determines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StrengthSpec {
     /// How many of the steps are taken.
     #[default]
     Steps,
-    /// How many of the distilled timesteps are visited, in as many steps as ever.
+    /// How many of the timesteps of distillation are visited, in the same number of steps.
     Timesteps,
 }
 
@@ -311,11 +313,11 @@ pub enum StateSpec {
     Vector(usize),
 }
 
-/// How a stage goes on from the one before.
+/// How a stage is conditioned on the one before.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PriorConditioning {
-    /// It takes nothing from it but what is concatenated with its state.
+    /// Only by what is concatenated with its state.
     #[default]
     Nothing,
     /// The embedding of an image, by the input `image_embeds`. Without guidance the embedding is

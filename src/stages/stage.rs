@@ -11,7 +11,7 @@ use super::denoiser::{Branches, ConditionedNetwork, Networks};
 use super::filled::Filled;
 use super::learned_variance::LearnedVariance;
 use super::network_pool::NetworkPool;
-use super::noise_draws::{NoiseDraws, RowNoise};
+use super::noise_sequence::{NoiseSequence, RowNoise};
 use super::observed::{Observed, StepObserver};
 use super::spec::{
     ConcatCondition, GuidanceSpec, MicroConditions, PipelineSpec, PriorConditioning, StageSpec,
@@ -25,7 +25,7 @@ use crate::diffusion::{
     Canvas, Level, NoiseSource, Plan, Progress, SigmaMap, State, Step, execute,
 };
 use crate::error::{Error, Result};
-use crate::network::Shape;
+use crate::network::{Device, Shape};
 use crate::setting::CLASS;
 use crate::tensor::Range;
 use crate::tile::TilePlan;
@@ -68,7 +68,7 @@ impl StageRun<'_> {
     pub(super) fn sample(
         &self,
         pool: &mut NetworkPool,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
         observer: Option<&mut dyn StepObserver>,
         report: &mut TextToImageReport,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
@@ -147,8 +147,9 @@ impl StageRun<'_> {
             last: stage.last_network.as_ref().map(&mut open).transpose()?,
         };
         let evaluations = start.plan.steps.len();
+        let run = (evaluations, saves_memory(pool.options().session.device, shape));
         let mut network =
-            ConditionedNetwork::new(networks, (branches, unguided), &conditions, evaluations)?
+            ConditionedNetwork::new(networks, (branches, unguided), &conditions, run)?
                 .rescaled(request.guidance_rescale)
                 .with_timestep_factor(stage.timestep_factor)
                 .packed(stage.packed);
@@ -242,8 +243,8 @@ impl StageRun<'_> {
         let positive = self.embedded.negative.clone();
         let embedded = Embeddings { positive, ..self.embedded.clone() };
         let conditions = Conditions { text: Some(&embedded), ..conditions };
-        let (branches, evaluations) = ((Branches::Single, Vec::new()), start.1.plan.steps.len());
-        let mut network = ConditionedNetwork::new(networks, branches, &conditions, evaluations)?
+        let (branches, run) = ((Branches::Single, Vec::new()), (start.1.plan.steps.len(), false));
+        let mut network = ConditionedNetwork::new(networks, branches, &conditions, run)?
             .with_timestep_factor(self.stage.timestep_factor);
         let negative = self.execute(&mut network, start, given, None, watch)?;
         Ok((negative, network.into_networks()))
@@ -341,6 +342,14 @@ impl StageRun<'_> {
     pub(super) fn scale(&self) -> usize {
         if self.is_last() { self.spec.decoder_scale() } else { 1 }
     }
+}
+
+/// Whether branches are evaluated one after the other. On a CPU that takes as long from some 48x48
+/// values of the state on (384x384 pixels of Stable Diffusion), and a smaller state takes little
+/// memory beside the weights.
+fn saves_memory(device: Device, [_, _, height, width]: Shape) -> bool {
+    const SMALLEST: usize = 48 * 48;
+    device == Device::Cpu && height * width >= SMALLEST
 }
 
 /// The sizes and scores of the prompt and of the negative prompt.

@@ -4,7 +4,7 @@ use ndarray::{Array4, Axis, concatenate};
 
 use super::conditioning_images;
 use super::network_pool::NetworkPool;
-use super::noise_draws::NoiseDraws;
+use super::noise_sequence::NoiseSequence;
 use super::spec::{ConcatCondition, Enlargement, StateSpec};
 use super::stage::StageRun;
 use super::stage_schedule::StageSchedule;
@@ -43,7 +43,7 @@ impl StageRun<'_> {
     }
 
     /// The image of the stage before, or the start image, at the size of the state.
-    fn enlarged(&self, how: Enlargement, shape: Shape, draws: &mut NoiseDraws) -> Result<Given> {
+    fn enlarged(&self, how: Enlargement, shape: Shape, draws: &mut NoiseSequence) -> Result<Given> {
         const DEFAULT_LEVEL: usize = 250;
         let small = match (self.before, self.request.start) {
             (Some(before), _) => before.clone(),
@@ -121,7 +121,7 @@ impl StageRun<'_> {
         pool: &mut NetworkPool,
         (size, shape): ([usize; 2], Shape),
         strength: f64,
-        draws: &mut NoiseDraws,
+        draws: &mut NoiseSequence,
     ) -> Result<Given> {
         let Self { stage, request, .. } = *self;
         let scale = self.scale();
@@ -160,7 +160,7 @@ impl StageRun<'_> {
             return Ok(Given { concat: Some(mean), ..nothing(noise) });
         }
         let is_needed = stage.concat == ConcatCondition::Nothing || strength < 1.0;
-        let mut of = |pixels: &Array4<f32>, draws: &mut NoiseDraws| -> Result<Array4<f32>> {
+        let mut of = |pixels: &Array4<f32>, draws: &mut NoiseSequence| -> Result<Array4<f32>> {
             Ok(encoder.normalized(encoder.encode(&mut graph, pixels, Some(draws))?))
         };
         let start = if is_needed { Some(of(&pixels, draws)?) } else { None };
@@ -187,7 +187,7 @@ impl StageRun<'_> {
     }
 
     /// A small image with the noise that the upscaler was trained with.
-    fn low_res(&self, image: &Image, shape: Shape, draws: &mut NoiseDraws) -> Result<Given> {
+    fn low_res(&self, image: &Image, shape: Shape, draws: &mut NoiseSequence) -> Result<Given> {
         const DEFAULT_LEVEL: usize = 20;
         let level = self.request.noise_level.unwrap_or(DEFAULT_LEVEL);
         let file = self.stage.low_res_scheduler.as_deref().unwrap_or_default();

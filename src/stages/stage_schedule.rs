@@ -82,7 +82,7 @@ impl StageSchedule {
     /// A plan of this schedule.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a sampler that does not go with it, or a number of steps that is
+    /// [`Error::Usage`] for a sampler that does not fit it, or a number of steps that is
     /// impossible; [`Error::Model`] for an unsupported setting.
     pub(super) fn plan(&self, request: PlanRequest) -> Result<StagePlan> {
         let PlanRequest { steps, skipped, sampler, eta, tokens, has_even_sigmas, part } = request;
@@ -95,8 +95,8 @@ impl StageSchedule {
             Self::Discrete { schedule, sampler: own, has_learned_variance, is_unclip } => {
                 let sampler = sampler.or(*own).unwrap_or(Sampler::DDIM);
                 let mut used = schedule.clone();
-                used.used_distilled_steps =
-                    (part < 1.0).then_some((schedule.distilled_steps as f64 * part) as usize);
+                used.original_steps_limit = (part < 1.0)
+                    .then_some((schedule.original_inference_steps as f64 * part) as usize);
                 let whole = Schedule::Discrete(used);
                 let mut plan = plan_from(&whole, sampler, steps, eta, skipped)?;
                 if *is_unclip && sampler == Sampler::DDPM {

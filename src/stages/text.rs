@@ -91,9 +91,10 @@ impl Limits {
             (Some(most), _) if ids.len() > most => {
                 (format!("a prompt of {} tokens", ids.len()), format!("takes {most}"))
             }
-            (_, Some(known)) if largest >= known => {
-                (format!("a token of the id {largest}"), format!("knows {known} tokens"))
-            }
+            (_, Some(known)) if largest >= known => (
+                format!("a token of the id {largest}"),
+                format!("has a vocabulary of {known} tokens"),
+            ),
             _ => return None,
         };
         Some(format!(

@@ -109,7 +109,9 @@ impl PromptTokenizer {
             .with_truncation(None)
             .map_err(|cause| files.failed("tokenizer.json", cause))?;
         let special_tokens = special_tokens(&tokenizer).ok_or_else(|| {
-            files.error("its special tokens cannot be told from those of a text; export it again")
+            files.error(
+                "its special tokens cannot be distinguished from ordinary text; export it again",
+            )
         })?;
         let stated = config.model_max_length.filter(|length| *length <= MOST_TOKENS as f64);
         let length = length.or(stated.map(|length| length as usize)).unwrap_or(CLIP_LENGTH);

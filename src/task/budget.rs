@@ -12,9 +12,10 @@ pub(crate) const UNKNOWN_BYTES_PER_PIXEL: usize = 2048;
 /// How tiles are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TileChoice {
-    /// Maximum side of a tile; `None` for the largest that fits the budget.
+    /// Maximum side of a tile, in pixels. Default: the largest that fits the budget.
     pub limit: Option<usize>,
-    /// Overlap of neighbors; `None` for the minimum that the network needs.
+    /// Overlap of neighboring tiles, in pixels. Default: the least that the network needs, twice
+    /// its receptive field.
     pub overlap: Option<usize>,
 }
 
@@ -36,7 +37,7 @@ impl TileChoice {
     }
 }
 
-/// The memory budget.
+/// The memory budget. Default: a quarter of the machine's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Maximum memory of the whole process, in bytes.

@@ -6,7 +6,8 @@ use ndarray::Array4;
 
 use super::budget::{Budget, TileChoice};
 use crate::diffusion::{
-    Canvas, Clip, Level, Plan, Progress, SLOTS, SigmaMap, Step, Update, Window, execute, read_plane,
+    Canvas, Clip, HISTORY_SLOTS, Level, Plan, Progress, SigmaMap, Step, Update, Window, execute,
+    read_plane,
 };
 use crate::error::Result;
 use crate::model::DecoderSpec;
@@ -22,10 +23,10 @@ const SINGLE_STEP: Step = Step {
     c_out: 1.0,
     a: 0.0,
     b: 1.0,
-    past: [0.0; SLOTS],
+    past: [0.0; HISTORY_SLOTS],
     d: 0.0,
     e: 0.0,
-    keep: None,
+    store: None,
 };
 
 /// Decodes `latents`, `[images, C, height, width]`, to images, `[images, channels, scale * height,

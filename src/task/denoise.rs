@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use ndarray::Array4;
+use serde_json::{Value, json};
 
 use super::budget::{Budget, MemoryHeadroom, TileChoice};
-use super::kind::Assessment;
+use super::kind::{Assessment, NoiseKind};
 use super::noise_map::{Variance, noise_map, sigmas};
 use super::pixels::Pixels;
 use super::plane_pixels::PlanePixels;
@@ -36,8 +37,7 @@ pub enum SigmaChoice {
     /// noise, which differs between planes.
     Planes([f64; 2]),
     /// From a noise profile at each pixel, by the signal of the image after a binomial filter of
-    /// 5x5 pixels. The networks' map has one plane, which holds the root mean variance of the
-    /// channels.
+    /// 5x5 pixels. The sigma map has one plane, the root of the channels' mean variance.
     Profile(NoiseProfile),
 }
 
@@ -67,14 +67,16 @@ impl SigmaChoice {
 impl std::str::FromStr for SigmaChoice {
     type Err = String;
 
-    /// `auto`, `25`, or `12,5` for luma and chroma.
-    fn from_str(text: &str) -> Result<Self, String> {
+    /// Parses `auto`, a number, or one for luma and one for chroma, such as `12,5`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
         const EXPECTED: &str = "expected auto, a number from 0 on, such as 25, or one for luma and \
                                 one for chroma, such as 12,5";
         let number =
             |text: &str| text.parse().ok().filter(|sigma: &f64| sigma.is_finite() && *sigma >= 0.0);
         let choice = match text.split_once(',') {
-            _ if text == "auto" => Some(Self::Auto),
             Some((luma, chroma)) => {
                 number(luma).zip(number(chroma)).map(|both| Self::Planes(both.into()))
             }
@@ -87,20 +89,20 @@ impl std::str::FromStr for SigmaChoice {
 /// Options for denoising.
 #[derive(Clone, Debug, Default)]
 pub struct DenoiseOptions {
-    /// The noise level.
+    /// The noise level. Default: [`SigmaChoice::Auto`], estimated from each image.
     pub sigma: SigmaChoice,
-    /// Network evaluations; `None` for the model's default. One gives the posterior mean, which
-    /// has the highest PSNR; more trade PSNR for texture.
+    /// Sampler steps, each of which evaluates the network once. Default: the model's, usually 1.
+    /// One gives the posterior mean, which has the highest PSNR; more trade PSNR for texture.
     pub steps: Option<usize>,
-    /// Part of each step's noise that is fresh, 0 (DDIM) to 1.
+    /// Part of each step's noise that is fresh, 0 (DDIM) to 1. Default: 0.
     pub eta: f64,
-    /// The random seed of fresh noise.
+    /// The random seed of fresh noise. Default: 0.
     pub seed: u64,
-    /// Part of the estimated noise to remove, 0 (none) to 1 (all).
+    /// Part of the estimated noise to remove, 0 (none) to 1 (all). Default: 1.
     pub strength: Strength,
-    /// How images are divided into tiles.
+    /// How images are divided into tiles. Default: the largest that fit the budget.
     pub tile: TileChoice,
-    /// The memory budget.
+    /// The memory budget. Default: a quarter of the machine's memory.
     pub budget: Budget,
 }
 
@@ -197,6 +199,18 @@ pub struct DenoiseReport {
     pub repeated: usize,
 }
 
+impl DenoiseReport {
+    /// The fields of a record (`docs/json.md`), with the kind of noise if it was assessed.
+    pub fn fields(&self, noise: Option<NoiseKind>) -> Value {
+        json!({
+            "noise": noise.map(NoiseKind::name), "sigma": self.sigma,
+            "sigma_chroma": self.chroma_sigma, "sigma_limited": self.sigma_limited,
+            "steps": self.steps, "tiles": self.tiles, "tile_width": self.tile_size.0,
+            "tile_height": self.tile_size.1, "tiles_repeated": self.repeated,
+        })
+    }
+}
+
 /// The noise of an image.
 struct Noise {
     /// Sigma in the network's units.
@@ -235,7 +249,7 @@ impl<'a> Denoiser<'a> {
             || !(takes_sigma || manifest.is_blind())
         {
             let problem = format!(
-                "it is a model to {} that predicts {}; expected a denoiser that predicts \
+                "its task is {} and it predicts {}; expected a denoiser that predicts \
                  `denoised` and is conditioned on sigma or blind",
                 manifest.task, manifest.prediction
             );

@@ -16,34 +16,36 @@ use crate::diffusion::{
 };
 use crate::error::{Error, Result};
 use crate::media::{Image, Metadata, Samples};
-use crate::model::{Manifest, Task};
+use crate::model::{ClassIndices, Manifest, Task};
 use crate::network::Network;
-use crate::setting::{CLASS, SIZE};
+use crate::setting::SIZE;
 use crate::tensor;
 use crate::tile::TilePlan;
 
 /// Options for generation.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
-    /// `None` for the model's default, or else `ddim` on a training schedule and `dpmpp-2m` on a
+    /// The sampler. Default: the model's, or else `ddim` on a training schedule and `dpmpp-2m` on a
     /// range of sigma.
     pub sampler: Option<Sampler>,
-    /// Sampler steps; `None` for the model's default.
+    /// Sampler steps. Default: the model's.
     pub steps: Option<usize>,
-    /// Stochasticity (eta) of samplers that have it; `None` for their default.
+    /// Stochasticity (eta) of samplers that have it, from 0 to 1. Default: the sampler's.
     pub eta: Option<f64>,
-    /// How often each step is repeated, with noise added in between; 1 is no repetition.
+    /// How often each step is taken, with noise added in between (RePaint). Default: 0, which is
+    /// the same as 1, once.
     pub resample: usize,
-    /// Part of the schedule to run when there is a start image: 1 starts from noise.
+    /// Part of the schedule that is sampled when there is a start image, above 0 to 1; 1 starts
+    /// from noise. Default: 1.
     pub strength: Option<f64>,
-    /// How images are divided into tiles.
+    /// How images are divided into tiles. Default: the largest that fit the budget.
     pub tile: TileChoice,
-    /// The memory budget.
+    /// The memory budget. Default: a quarter of the machine's memory.
     pub budget: Budget,
 }
 
 impl GenerateOptions {
-    /// What works well for [`Generator::inpaint`] with the network of `manifest`.
+    /// Options that work well for [`Generator::inpaint`] with the network of `manifest`.
     pub fn for_inpainting(manifest: &Manifest) -> Self {
         Self {
             sampler: Some(Sampler::DDPM),
@@ -63,7 +65,7 @@ impl GenerateOptions {
 pub struct Classes {
     /// The class of each image; none for a network that is guided by other conditions.
     pub labels: Vec<usize>,
-    /// Negative class (prompt); `None` for the unconditional prediction.
+    /// The negative class of guidance. Default: the unconditional class.
     pub negative: Option<usize>,
     /// Options of classifier-free guidance.
     pub options: ClassifierFreeOptions,
@@ -96,13 +98,13 @@ pub struct Generator<'a> {
 pub struct GenerateRequest<'g> {
     /// The random seed of each image, on which it depends independently of the other images.
     pub seeds: Vec<u64>,
-    /// Class conditioning.
+    /// Class conditioning. Default: unconditional.
     pub classes: Option<Classes>,
     /// Start images in the network's range, `[images, channels, height, width]`; `None` to start
     /// from noise.
     pub start: Option<Array4<f32>>,
-    /// Part of each level's noise in each pixel; all of it if `None`. For networks that take a map
-    /// of sigma.
+    /// The factor of each level's noise at each pixel, for networks that take a map of sigma.
+    /// Default: 1 everywhere.
     pub sigma: Option<SigmaMap>,
     /// Initial noise of standard deviation 1, in place of the seeds': `[images, channels, height,
     /// width]` of the sample, which is a latent if there is a decoder. Diffusers' pipelines call
@@ -127,10 +129,8 @@ impl<'a> Generator<'a> {
         options: GenerateOptions,
     ) -> Result<Self> {
         if manifest.task != Task::Generate && !manifest.is_generative_upscaler() {
-            let problem = format!(
-                "it is a model to {}; expected one to generate, such as prior",
-                manifest.task
-            );
+            let problem =
+                format!("its task is {}; expected generate, as that of prior", manifest.task);
             return Err(Error::model(&manifest.name, problem));
         }
         let schedule = manifest.schedule_of()?;
@@ -158,7 +158,7 @@ impl<'a> Generator<'a> {
         };
         if plan.steps.is_empty() {
             return Err(Error::usage(
-                "so little strength leaves no step to take; raise it, or take more steps",
+                "the strength is so low that no step is left; raise it, or take more steps",
             ));
         }
         let plan = plan.resampled(options.resample)?;
@@ -191,7 +191,7 @@ impl<'a> Generator<'a> {
         let (own, its) = (self.manifest, classifier.manifest);
         if its.task != Task::Classifier || its.channels != own.channels || its.range != own.range {
             let problem = format!(
-                "it is a model to {} of {} channels in {:?}; expected one to guide, of {} channels \
+                "its task is {}, with {} channels in {:?}; expected a classifier of {} channels \
                  in {:?}, as {} has",
                 its.task, its.channels, its.range, own.channels, own.range, own.name
             );
@@ -317,8 +317,8 @@ impl<'a> Generator<'a> {
     /// `watch` is called for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image has color that the network does not support, the network
-    /// is not an upscaler, or the image does not fit the memory budget; [`Error::Evaluation`] when the
+    /// [`Error::Usage`] when the image has color that the network does not support, the network is
+    /// not an upscaler, or the image does not fit the memory budget; [`Error::Evaluation`] when the
     /// network fails; [`Error::Interrupted`].
     pub fn enlarge(
         &mut self,
@@ -329,7 +329,7 @@ impl<'a> Generator<'a> {
         let (manifest, sample) = (self.manifest, self.manifest.sample_scale());
         if manifest.task != Task::Upscale {
             return Err(Error::usage(format!(
-                "{} does not enlarge; it is one to {}",
+                "{} does not upscale; its task is {}",
                 manifest.name, manifest.task
             )));
         }
@@ -370,7 +370,9 @@ impl<'a> Generator<'a> {
                 .as_ref()
                 .map(|classes| classes.labels.iter().map(|class| *class as i64).collect());
             let wanted: Vec<i64> = wanted.ok_or_else(|| {
-                Error::usage("a classifier leads toward a class, and none was given; name one")
+                Error::usage(
+                    "guidance by a classifier needs a class, and none was given; choose one",
+                )
             })?;
             let sigma_max = manifest.sigma.map_or(f64::INFINITY, |range| range.max);
             leading = ClassifierGuidance::new(*network, wanted, *scale, sigma_max);
@@ -434,47 +436,32 @@ impl<'a> Generator<'a> {
     fn labels(&self, classes: Option<&Classes>, count: usize) -> Result<Option<[Vec<i64>; 2]>> {
         // Without classes there may be options of guidance by other conditions.
         let classes = classes.filter(|classes| !classes.labels.is_empty());
-        let Some(known) = self.manifest.classes else {
+        let Some(indices) = self.manifest.class_indices() else {
             return match classes {
                 // The classifier has classes.
-                Some(_) if self.classifier.is_none() => Err(Error::usage(format!(
-                    "{} knows no classes; leave {CLASS} out, or take a model that does",
-                    self.manifest.name
-                ))),
+                Some(_) if self.classifier.is_none() => {
+                    Err(ClassIndices::refusal(&self.manifest.name))
+                }
                 _ => Ok(None),
             };
         };
-        let none = self.manifest.null_class.map(|class| class as i64);
         // With classifier guidance, the network itself runs unconditionally.
         let (Some(classes), None) = (classes, &self.classifier) else {
-            let none = none.ok_or_else(|| {
-                let name = &self.manifest.name;
-                Error::usage(format!(
-                    "{name} generates images of a class only, 0 to {}; name one",
-                    known - 1
-                ))
-            })?;
+            let none = indices.index(None)?;
             return Ok(Some([vec![none; count], vec![none; count]]));
         };
-        if let Some(class) =
-            classes.labels.iter().chain(&classes.negative).find(|class| **class >= known)
-        {
-            let problem =
-                format!("{} knows the classes 0 to {}, not {class}", self.manifest.name, known - 1);
-            return Err(Error::usage(problem));
-        }
-        let wanted: Vec<i64> = classes.labels.iter().map(|class| *class as i64).collect();
-        let without = match (
-            classes.negative.map(|class| class as i64).or(none),
-            classes.options.scale == 1.0,
-        ) {
-            (Some(without), _) => vec![without; count],
-            (None, true) => wanted.clone(),
-            (None, false) => {
-                let problem =
-                    "was trained without a class for no class, from which guidance leads away";
-                let advice = "take a guidance scale of 1, or a negative class";
-                return Err(Error::usage(format!("{} {problem}; {advice}", self.manifest.name)));
+        let index = |class: usize| indices.index(Some(class));
+        let wanted = classes.labels.iter().copied().map(index).collect::<Result<Vec<_>>>()?;
+        let negative = classes.negative.map(index).transpose()?.or(indices.unconditional());
+        let without = match negative {
+            Some(negative) => vec![negative; count],
+            None if classes.options.scale == 1.0 => wanted.clone(),
+            None => {
+                return Err(Error::usage(format!(
+                    "{} was trained without an unconditional class, which classifier-free guidance \
+                     needs; take a guidance scale of 1, or a negative class",
+                    self.manifest.name
+                )));
             }
         };
         Ok(Some([wanted, without]))

@@ -34,7 +34,7 @@ impl<'a> Inpainter<'a> {
         budget: Budget,
     ) -> Result<Self> {
         if manifest.task != Task::Inpaint {
-            let problem = format!("it is a model to {}; expected one to inpaint", manifest.task);
+            let problem = format!("its task is {}; expected inpaint", manifest.task);
             return Err(Error::model(&manifest.name, problem));
         }
         let [low, high] = manifest.range;

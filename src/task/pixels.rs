@@ -60,7 +60,7 @@ pub(super) fn write_prediction(
 ) -> Result<()> {
     let step = update.step;
     if (step.a, step.b + step.e, step.c_skip, step.c_out, step.d) != (0.0, 1.0, 0.0, 1.0, 0.0)
-        || step.looks_back()
+        || step.reads_history()
     {
         return Err(Error::usage(
             "pixels can hold a prediction only, not a state between two steps",

@@ -249,7 +249,7 @@ impl Canvas for PlanePixels<'_> {
     fn update(&mut self, update: &Update<'_>) -> Result<()> {
         let step = update.step;
         if (step.a, step.b + step.e, step.c_skip, step.c_out, step.d) != (0.0, 1.0, 0.0, 1.0, 0.0)
-            || step.looks_back()
+            || step.reads_history()
         {
             return Err(Error::usage(
                 "pixels can hold a prediction only, not a state between two steps",

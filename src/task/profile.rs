@@ -164,7 +164,8 @@ impl NoiseProfile {
         let text = std::fs::read_to_string(path).map_err(|cause| {
             let problem = match cause.kind() {
                 std::io::ErrorKind::NotFound => {
-                    "there is no such file; make one with `eddy profile`"
+                    let problem = "there is no such file; make one with `eddy profile`";
+                    return Error::input(path, problem);
                 }
                 std::io::ErrorKind::InvalidData => {
                     "it is a binary file, not a noise profile; make one with `eddy profile`"
@@ -235,7 +236,7 @@ impl NoiseProfile {
         }
         if (*method == Method::Image) != (*frames == 1) || *frames == 0 {
             return Some(format!(
-                "{frames} frames do not go with the method; one is for `image`, more for `frames`"
+                "{frames} frames contradict the method; `image` has one, `frames` has more"
             ));
         }
         if *width == 0 || *height == 0 {

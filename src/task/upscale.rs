@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 
 use ndarray::Array4;
+use serde_json::{Value, json};
 
 use super::budget::{Budget, TileChoice};
 use super::low_res::{Conditioned, LowRes, OneStep};
@@ -22,17 +23,18 @@ use crate::tile::{Locality, TilePlan};
 /// Options for upscaling.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UpscaleOptions {
-    /// Network evaluations; `None` for the model's default. One gives the mean of all possible
-    /// originals, which has the highest PSNR; several sample one of them, with its texture.
+    /// Sampler steps, each of which evaluates the network once. Default: the model's. One gives the
+    /// mean of all possible originals, which has the highest PSNR; several sample one of them, with
+    /// its texture.
     pub steps: Option<usize>,
-    /// Part of each step's noise that is fresh, 0 (DDIM) to 1.
+    /// Part of each step's noise that is fresh, 0 (DDIM) to 1. Default: 0.
     pub eta: f64,
-    /// The random seed; a single step needs no noise.
+    /// The random seed; a single step needs no noise. Default: 0.
     pub seed: u64,
     /// How the large image is divided into tiles; sides and overlaps are in pixels of the small
-    /// one.
+    /// one. Default: the largest that fit the budget.
     pub tile: TileChoice,
-    /// The memory budget.
+    /// The memory budget. Default: a quarter of the machine's memory.
     pub budget: Budget,
 }
 
@@ -49,6 +51,17 @@ pub struct UpscaleReport {
     pub tile_size: (usize, usize),
     /// Evaluations with invalid output that were repeated.
     pub repeated: usize,
+}
+
+impl UpscaleReport {
+    /// The fields of a record (`docs/json.md`).
+    pub fn fields(&self) -> Value {
+        json!({
+            "upscale_factor": self.scale, "steps": self.steps, "tiles": self.tiles,
+            "tile_width": self.tile_size.0, "tile_height": self.tile_size.1,
+            "tiles_repeated": self.repeated,
+        })
+    }
 }
 
 /// A super-resolution network with its options.
@@ -82,7 +95,7 @@ impl<'a> Upscaler<'a> {
             None if manifest.is_feed_forward_upscaler() => 0.0,
             None => {
                 let problem = format!(
-                    "it is a model to {} that predicts {}; expected one to upscale that predicts \
+                    "its task is {} and it predicts {}; expected one to upscale that predicts \
                      `denoised`, and takes the low-resolution image alone, or also a map of sigma \
                      with a [sigma] range in its manifest",
                     manifest.task, manifest.prediction

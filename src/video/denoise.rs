@@ -63,7 +63,7 @@ pub struct StreamDenoiser<'a> {
     /// Standard deviation of the noise for each group of planes, as a part of the full range; 0
     /// before the first frame.
     levels: [f64; 2],
-    /// Whether the noise appears to have come through a codec or a camera's processor.
+    /// Whether the noise appears to have come through a codec or a camera's image processor.
     is_correlated: bool,
     limited: bool,
     meter: StreamMeter,

@@ -1,4 +1,4 @@
-//! Devices: the processor, and messages about those that are absent.
+//! Devices: the CPU, and messages about those that are absent.
 
 use crate::common::eddy;
 use crate::common::images::noisy;

@@ -18,6 +18,27 @@ fn expected(folder: &str) -> Array4<f32> {
     array::read::<Ix4>(&stored(folder).join("expected.npy")).unwrap()
 }
 
+/// What a pipeline with classes gives by `eddy sample`, which works on one class at a time.
+#[test]
+fn samples_of_a_class_match_diffusers() {
+    let initial = array::read::<Ix4>(&stored("classes").join("initial.npy")).unwrap();
+    for (row, class) in [2, 0, 1].into_iter().enumerate() {
+        let place = Place::new();
+        let of_row = |all: &Array4<f32>| all.slice(ndarray::s![row..=row, .., .., ..]).to_owned();
+        array::write(&of_row(&initial), &place.path("x.npy")).unwrap();
+        let line = "sample --input x.npy -o y.npy --sampler ddim --steps 6";
+        eddy(line)
+            .arg(stored("classes"))
+            .args(&format!("--class {class}"))
+            .within(&place)
+            .succeeds();
+        let found = array::read::<Ix4>(&place.path("y.npy")).unwrap();
+        let found = found.mapv(|value| (value / 2.0 + 0.5).clamp(0.0, 1.0));
+        assert_alike(&found, &of_row(&expected("classes")));
+        eddy(line).arg(stored("classes")).within(&place).fails(2).says("needs a class");
+    }
+}
+
 /// The allowed difference of results, for images from 0 to 1.
 const TOLERANCE: f32 = 1e-4;
 

@@ -248,10 +248,10 @@ fn generates_digits_of_the_requested_class() {
     eddy("generate -m digits-ddpm -o n.png --class 10")
         .within(&place)
         .fails(2)
-        .says("the classes 0 to 9, not 10");
+        .says("the classes 0 to 9; there is no class 10");
     eddy("generate -m digits-ddpm -o n.png --size 16x16").within(&place).fails(2).says("8x8 only");
     let wrong = "generate -o n.png --size 8x8 --class 1 --classifier digits-classifier";
-    eddy(wrong).within(&place).fails(4).says("expected one to guide, of 3 channels");
+    eddy(wrong).within(&place).fails(4).says("expected a classifier of 3 channels");
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn rejects_impossible_requests() {
             "the mask has 21x20 pixels and the image 20x20",
         ),
         ("inpaint a.png --mask gone.png -o b.png", 3, "no such file"),
-        ("inpaint a.png --mask mask.png -o b.png -m denoise-fast", 4, "expected one to generate"),
+        ("inpaint a.png --mask mask.png -o b.png -m denoise-fast", 4, "expected generate"),
         (
             "inpaint a.png --mask mask.png -o b.png --sampler heun --resample 2",
             2,
@@ -277,7 +277,7 @@ fn rejects_impossible_requests() {
         ),
         ("generate -o b.png --count 2", 2, "name a folder"),
         ("generate -o b.txt", 2, "does not have the extension of an image"),
-        ("generate -o b.png --class 3", 2, "knows no classes"),
+        ("generate -o b.png --class 3", 2, "is not conditioned on a class"),
         ("generate -o b.png --steps 4 --from a.png --size 16x16", 2, "differ in size"),
         ("generate -o b.png --size 16x16 --from a.png --strength 0", 2, "strength is 0"),
         ("generate -o b.png --sampler magic", 2, "unknown sampler 'magic'"),

@@ -1,24 +1,13 @@
 //! Ctrl-C: exit code 130, finished results are complete, and nothing is half written.
 
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::served::wait_until;
 use crate::common::images::{encoded, noisy};
 use crate::common::place::Place;
 use crate::common::{BINARY, eddy};
-
-/// Longer than any machine needs for the awaited events.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !done() {
-        assert!(started.elapsed() < PATIENCE, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 fn start(place: &Place, arguments: &str) -> Child {
     let mut command = eddy(arguments).within(place).command();

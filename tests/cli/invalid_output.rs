@@ -76,7 +76,7 @@ fn one_failed_frame_does_not_end_a_stream() {
         eddy(&arguments)
             .within(&place)
             .succeeds()
-            .says("1 passed on as they were")
+            .says("1 passed through unchanged")
             .says("and the frame passed through unchanged");
     }
     // A network whose first frame is already invalid fails.

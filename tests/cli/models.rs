@@ -62,7 +62,7 @@ fn rejects_invalid_manifests() {
             "task = \"upscale\"",
             "expected that a model to upscale, and no other",
         ),
-        ("task = \"denoise\"", "task = \"generate\"", "it is a model to generate"),
+        ("task = \"denoise\"", "task = \"generate\"", "its task is generate"),
         ("sigma = \"sigma\"", "", "it has an input `sigma`"),
         ("min = 0.0", "min = 2.0", "expected 0 <= min < max"),
         ("name = ", "name ", "model.toml is not readable"),

@@ -24,7 +24,7 @@ fn rejects_an_unknown_extension() {
     eddy("denoise a.png -o out.gif")
         .within(&place)
         .fails(2)
-        .says("images of this format are not written; choose PNG");
+        .says("Eddy does not write this image format; choose PNG");
     place.holds_only(&["a.png"]);
 }
 
@@ -133,7 +133,7 @@ fn rejects_output_below_a_file_or_in_a_system_folder() {
     eddy("denoise a.png -o /dev/full -f png")
         .within(&place)
         .fails(1)
-        .says("it is a device or a pipe and not a file");
+        .says("it is a device or a pipe, not a file");
     place.folder("folder.png/x");
     eddy("denoise a.png -o folder.png/x -f png").within(&place).succeeds();
     assert_eq!(place.names("folder.png/x"), ["a.png"]);
@@ -147,7 +147,7 @@ fn rejects_formats_without_alpha() {
         .within(&place)
         .fails(1)
         .says("out.jpg")
-        .says("holds no transparency");
+        .says("cannot store the image's transparency");
     place.holds_only(&["a.png"]);
 }
 

@@ -37,6 +37,17 @@ impl Answer {
         Some(Self { code, head, body: bytes[end + 4..].to_vec() })
     }
 
+    /// Checks that every line is a metric of ours with a number and a type.
+    pub(super) fn checks_metrics(&self) {
+        for line in self.text().lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("eddy_") && value.parse::<f64>().is_ok(), "{line}");
+            let name = name.split('{').next().unwrap();
+            let of = name.trim_end_matches("_sum").trim_end_matches("_count");
+            assert!(self.text().contains(&format!("# TYPE {of} ")), "{line}");
+        }
+    }
+
     pub(super) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
@@ -209,13 +220,7 @@ fn metrics_are_in_prometheus_format() {
     );
     assert!(answer.text().contains("eddy_latency_seconds{quantile=\"0.95\"} "));
     assert!(answer.text().contains(",model=\"camera\",precision=\"f32\"} 1"));
-    for line in answer.text().lines().filter(|line| !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(name.starts_with("eddy_") && value.parse::<f64>().is_ok(), "{line}");
-        let name = name.split('{').next().unwrap();
-        let of = name.trim_end_matches("_sum").trim_end_matches("_count");
-        assert!(answer.text().contains(&format!("# TYPE {of} ")), "{line}");
-    }
+    answer.checks_metrics();
 }
 
 #[test]

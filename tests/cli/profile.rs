@@ -192,7 +192,7 @@ fn failed_measurements_leave_nothing_behind() {
         eddy("profile").args(arguments).within(&place).fails(code).says(words).prints_nothing();
         assert_eq!(place.names(""), before);
     };
-    refused("a.png b.png -o c.toml", 3, "b.png: it is 61x40 in 8-bit RGB, a.png is 60x40");
+    refused("a.png b.png -o c.toml", 3, "b.png: it is 61x40 in 8-bit RGB, but a.png is 60x40");
     refused("a.png deep.png -o c.toml", 3, "16-bit");
     refused("a.png a.png -o c.toml", 3, "does not differ from the frames before");
     refused("white.png -o c.toml", 3, "expose so");

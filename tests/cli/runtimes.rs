@@ -54,7 +54,7 @@ fn rejects_a_library_other_than_onnx_runtime() {
 }
 
 #[test]
-fn rejects_a_library_for_another_processor() {
+fn rejects_a_library_for_another_cpu() {
     let place = place();
     let mut bytes = fs::read(some_library()).unwrap();
     let (here, there, number) = if cfg!(target_arch = "x86_64") {
@@ -63,7 +63,7 @@ fn rejects_a_library_for_another_processor() {
         ("aarch64", "x86_64", 62)
     };
     // `e_machine`. Eddy is not built for IBM S/390.
-    for (number, name) in [(number, there), (22, "a processor of ELF's number 22")] {
+    for (number, name) in [(number, there), (22, "a CPU of ELF's number 22")] {
         bytes[18..20].copy_from_slice(&number.to_le_bytes());
         place.file("foreign.so", &bytes);
         refused(

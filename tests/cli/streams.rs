@@ -204,7 +204,7 @@ fn reports_invalid_stream_options() {
     place.file("in.y4m", y4m("mono", 16, 16, 256, 1));
     place.file("notes.txt", "no frames at all");
     let cases = [
-        ("denoise in.y4m in.y4m -o out.y4m", 2, "takes one source"),
+        ("denoise in.y4m in.y4m -o out.y4m", 2, "must be the only source"),
         ("denoise in.y4m -o out.y4m --size 16x16", 2, "--pixel-format"),
         ("denoise in.y4m -o out.y4m --pixel-format yuv9 --size 4x4", 2, "expected one of yuv420p"),
         ("denoise in.y4m -o missing/out.y4m", 1, "does not exist"),

@@ -24,7 +24,7 @@ fn does_not_exceed_the_target_rate() {
 #[test]
 fn reports_reduced_quality() {
     let place = place(640, 480, 12);
-    // No processor takes only a millisecond.
+    // No CPU takes only a millisecond.
     let outcome = eddy("denoise in -o out.y4m --fps 1000").within(&place).succeeds();
     outcome.says("1000 requested; ").says(" of the size (");
     let record =

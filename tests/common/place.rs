@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::{fs, iter};
 
+pub use eddy::digest::sha256;
 use eddy::media::Image;
-use sha2::{Digest, Sha256};
 
 use super::images;
 
@@ -40,11 +40,6 @@ sha256 = "{sha256}"
 /// A file of `tests/data`.
 pub fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-}
-
-/// In hexadecimal, as in a manifest.
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An array as numpy saves it.

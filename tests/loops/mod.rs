@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 
 use eddy::Result;
-use eddy::diffusion::{Clip, NoiseAt, NoiseSource, Plan, SLOTS, SigmaMap, State, execute};
+use eddy::diffusion::{Clip, HISTORY_SLOTS, NoiseAt, NoiseSource, Plan, SigmaMap, State, execute};
 use eddy::network::{Inputs, Network, Shape};
 use eddy::tile::TilePlan;
 use ndarray::Array4;
@@ -20,7 +20,7 @@ pub fn run(
     network: impl Fn(f64, f64) -> f64,
 ) -> Vec<f64> {
     let mut x = start;
-    let mut kept = vec![[0.0; SLOTS]; x.len()];
+    let mut kept = vec![[0.0; HISTORY_SLOTS]; x.len()];
     for (step, row) in plan.steps.iter().enumerate() {
         let raw: Vec<f64> =
             x.iter().map(|&x| row.c_skip * x + row.c_out * network(row.c_in * x, row.t)).collect();
@@ -33,9 +33,9 @@ pub fn run(
         let z = if row.d == 0.0 { vec![0.0; x.len()] } else { draw(noise, step as u32, shape) };
         for i in 0..x.len() {
             let past: f64 = row.past.iter().zip(&kept[i]).map(|(factor, kept)| factor * kept).sum();
-            if let Some(keep) = row.keep {
-                let [of_x, of_d] = row.factors(keep.value);
-                kept[i][keep.slot] = of_x * x[i] + of_d * d[i];
+            if let Some(entry) = row.store {
+                let [of_x, of_d] = row.factors(entry.value);
+                kept[i][entry.slot] = of_x * x[i] + of_d * d[i];
             }
             x[i] = row.a * x[i] + row.b * d[i] + past + row.d * f64::from(z[i]) + row.e * raw[i];
         }

@@ -27,7 +27,7 @@ fn prepared_networks_give_the_same_image() {
     assert_eq!(place.names("cache/eddy/optimized").len(), 2);
     cached(&place, &format!("{RUN} prepared.png")).succeeds();
     assert_eq!(place.bytes("plain.png"), place.bytes("prepared.png"));
-    cached(&place, "prepare pipeline").succeeds().says("unet/model.onnx: was there");
+    cached(&place, "prepare pipeline").succeeds().says("unet/model.onnx: already there");
 }
 
 #[test]
@@ -64,5 +64,5 @@ fn nothing_is_prepared_for_a_size_or_without_a_cache() {
         .within(&place)
         .fails(2)
         .says("set HOME or XDG_CACHE_HOME");
-    cached(&place, "prepare denoise-fast").fails(2).says("give it by --size WxH");
+    cached(&place, "prepare denoise-fast").fails(2).says("give it with --size WxH");
 }

@@ -70,7 +70,10 @@ fn parts_that_belong_elsewhere() {
         serde_json::from_slice(&sd15().bytes("pipeline/tokenizer/vocab.json")).unwrap();
     vocabulary["<|endoftext|>"] = json!(2000);
     let place = sd15().holding("tokenizer/vocab.json", vocabulary.to_string());
-    is_no_model(&place, "a token of the id 2000, and by text_encoder/config.json it knows 2000");
+    is_no_model(
+        &place,
+        "a token of the id 2000, and by text_encoder/config.json it has a vocabulary of 2000",
+    );
     let longer = json!({ "model_max_length": 200 });
     let place = sd15().edit("tokenizer/tokenizer_config.json", &longer);
     is_no_model(&place, "a prompt of 200 tokens, and by text_encoder/config.json it takes 77");
@@ -159,9 +162,14 @@ fn requests_that_cannot_be_met() {
     let classes = Place::with_pipeline("published-dit");
     let run = |more: &str| eddy(&format!("generate -m pipeline -o x.png {more}")).within(&classes);
     run("--prompt cat --class 1").fails(2).says("has no text encoder; leave the prompts out");
-    run("--steps 2").fails(2).says("generates images of a class; give --class");
+    run("--steps 2").fails(2).says("needs a class; choose one with --class");
     run("--class 1001").fails(2).says("has the classes 0 to 999, and 1001 was requested");
-    refuses(&place, "--prompt cat --class 1", 2, "knows no classes; leave the class out");
+    refuses(
+        &place,
+        "--prompt cat --class 1",
+        2,
+        "is not conditioned on a class; leave the class out",
+    );
     // What belongs to an image is of no use without one.
     for option in ["--mask mask.png", "--strength 0.5", "--noise-level 3"] {
         let run = eddy(RUN).args("--prompt cat").args(option).within(&place);

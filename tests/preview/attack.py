@@ -1,5 +1,5 @@
 """Attacks the live view of a running stream for some minutes, and reports the cost compared with a run without attack: lost frames,
-memory, processor time, and the waiting time of another viewer.
+memory, CPU time, and the waiting time of another viewer.
 
 Run it as `python3 tests/preview/attack.py target/release/eddy [MINUTES]`; needs nothing but Python. Attackers use
 127.0.0.1, the viewer 127.0.0.2. It fails when a run ends, when memory grows by more than 48 MiB, or when the page is not

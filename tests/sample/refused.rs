@@ -81,7 +81,7 @@ fn rejects_states_of_other_rank() {
     place.file("x.npy", &whole[..whole.len() - 1]);
     refused(&place, 3, DDIM).says("x.npy");
     fs::remove_file(place.path("x.npy")).unwrap();
-    refused(&place, 3, DDIM).says("x.npy").says("cannot be opened");
+    refused(&place, 3, DDIM).says("x.npy").says("there is no such file");
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Errors of the library as Python's exceptions, which `_errors.py` defines.
 
-use std::error::Error as _;
-
 use eddy::Error;
+use eddy::error::with_causes;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -18,12 +17,7 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
         Error::Interrupted => "Interrupted",
         _ => "Error",
     };
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
+    let text = with_causes(error);
     let made = py
         .import("eddy._errors")
         .and_then(|module| module.getattr(class))

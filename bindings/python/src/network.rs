@@ -29,6 +29,7 @@ impl Network {
         sampler: &str,
         steps: usize,
         eta: Option<f64>,
+        class_label: Option<usize>,
         seed: u64,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyArray4<f32>>> {
@@ -41,6 +42,7 @@ impl Network {
         })?;
         let sample = self.0.run(py, progress.as_ref(), move |pipeline, observe| {
             pipeline.configure(sampler, steps, eta, seed);
+            pipeline.set_class(class_label);
             pipeline.sample_observed(noise, observe)
         })?;
         Ok(sample.into_pyarray(py))

@@ -17,7 +17,8 @@ impl<P: Send> Shared<P> {
     }
 
     /// Calls `run` with the pipeline and an observer. `progress`, a callable of the evaluations
-    /// done and their total, stops the run by an exception, or by returning `False`; so does Ctrl-C.
+    /// done and their total, stops the run by an exception, or by returning `False`; so does
+    /// Ctrl-C.
     pub(crate) fn run<T: Send>(
         &self,
         py: Python<'_>,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use eddy::Eddy;
-use eddy::network::{DeviceChoice, Library, Runtime};
+use eddy::network::Library;
 use pyo3::prelude::*;
 
 use crate::errors::{exception, usage};
@@ -27,12 +27,10 @@ impl Settings {
         make: impl FnOnce(&Eddy) -> eddy::Result<T> + Send,
     ) -> PyResult<T> {
         let (mut builder, mut library) = (Eddy::builder(), Library::Embedded);
-        let device: Option<DeviceChoice> = match self.device {
-            Some(device) => {
-                Some(device.parse().map_err(|problem| usage(py, format!("device: {problem}")))?)
-            }
-            None => None,
-        };
+        if let Some(device) = self.device {
+            let wrong = |problem| usage(py, format!("device {device:?}: {problem}"));
+            builder = builder.choose_device(device.parse().map_err(wrong)?);
+        }
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
         }
@@ -40,20 +38,13 @@ impl Settings {
             builder = builder.max_memory(bytes);
         }
         if let Some(precision) = self.precision {
-            let parsed = precision.parse();
-            builder = builder
-                .precision(parsed.map_err(|problem| usage(py, format!("precision: {problem}")))?);
+            let wrong = |problem| usage(py, format!("precision {precision:?}: {problem}"));
+            builder = builder.precision(precision.parse().map_err(wrong)?);
         }
         if let Some(file) = self.runtime {
             library = Library::File(file);
         }
-        let opened = py.detach(|| {
-            if let Some(device) = device {
-                let placement = Runtime::load(&library)?.choose(device, false)?;
-                builder = builder.device(placement.device);
-            }
-            make(&builder.library(library).build()?)
-        });
+        let opened = py.detach(|| make(&builder.library(library).build()?));
         opened.map_err(|error| exception(py, &error))
     }
 }

@@ -3,59 +3,22 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
 
 use eddy::media::still::Limits;
-use eddy::media::stream::{
-    CameraRequest, FormatOverrides, Rate, ReadOutcome, Source, VideoFormat, VideoFrame, open,
-};
-use eddy::pipelines::{FrameStream, StreamFrame};
+use eddy::media::stream::{CameraRequest, FormatOverrides, Rate, VideoFormat, open};
+use eddy::pipelines::{FrameDenoiser, FrameStream};
 use numpy::{IntoPyArray, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 use crate::errors::{exception, usage};
 use crate::session::Settings;
 
-/// How long a source waits before it lets a stream look whether it was closed.
-const POLL: Duration = Duration::from_millis(100);
-
-/// The frames that [`Stream`] is given.
-struct Given {
-    format: VideoFormat,
-    frames: Receiver<VideoFrame>,
-}
-
-impl Source for Given {
-    fn video(&self) -> &VideoFormat {
-        &self.format
-    }
-
-    fn next(&mut self, frame: &mut VideoFrame) -> eddy::Result<ReadOutcome> {
-        Ok(match self.frames.recv_timeout(POLL) {
-            Ok(given) => {
-                *frame = given;
-                ReadOutcome::Frame
-            }
-            Err(RecvTimeoutError::Timeout) => ReadOutcome::Waiting,
-            Err(RecvTimeoutError::Disconnected) => ReadOutcome::End,
-        })
-    }
-}
-
-/// The way in and the way out of a [`Stream`], which one thread at a time uses.
-struct Ends {
-    given: Sender<VideoFrame>,
-    denoised: FrameStream,
-    count: u64,
-}
-
 /// See `__init__.pyi`.
 #[pyclass(module = "eddy._eddy", frozen)]
 pub(crate) struct Stream {
     format: VideoFormat,
     /// `None` once it is closed.
-    ends: Mutex<Option<Ends>>,
+    denoiser: Mutex<Option<FrameDenoiser>>,
 }
 
 #[pymethods]
@@ -82,10 +45,9 @@ impl Stream {
             return Err(usage(py, problem));
         }
         let format = VideoFormat::new(width, height, Rate::of(fps), pixel_format);
-        let (given, frames) = channel();
-        let source = Given { format: format.clone(), frames };
-        let denoised = settings.open(py, |eddy| eddy.denoiser(&model)?.stream(Box::new(source)))?;
-        Ok(Self { format, ends: Mutex::new(Some(Ends { given, denoised, count: 0 })) })
+        let denoiser =
+            settings.open(py, |eddy| eddy.denoiser(&model)?.frame_by_frame(format.clone()))?;
+        Ok(Self { format, denoiser: Mutex::new(Some(denoiser)) })
     }
 
     /// The bytes of one frame.
@@ -116,24 +78,17 @@ impl Stream {
             return Err(usage(py, problem));
         }
         let denoised = py.detach(|| {
-            let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(Ends { given, denoised, count }) = ends.as_mut() else {
-                return Err(eddy::Error::usage("the stream is closed; make another one"));
-            };
-            let time = self.format.rate.time_of(*count);
-            let frame = VideoFrame { bytes, index: *count, time, ..VideoFrame::default() };
-            *count += 1;
-            let ended = || eddy::Error::usage("the stream has ended by an error; make another one");
-            given.send(frame).map_err(|_| ended())?;
-            denoised.next().unwrap_or_else(|| Err(ended()))
+            let mut denoiser = self.denoiser.lock().unwrap_or_else(PoisonError::into_inner);
+            let closed = || eddy::Error::usage("the stream is closed; make another one");
+            denoiser.as_mut().ok_or_else(closed)?.run(bytes)
         });
-        let StreamFrame { frame, .. } = denoised.map_err(|error| exception(py, &error))?;
+        let frame = denoised.map_err(|error| exception(py, &error))?;
         frame.bytes.into_pyarray(py).into_any().call_method1("reshape", (shape,))
     }
 
     /// Ends the stream.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| drop(self.ends.lock().unwrap_or_else(PoisonError::into_inner).take()));
+        py.detach(|| drop(self.denoiser.lock().unwrap_or_else(PoisonError::into_inner).take()));
     }
 }
 
@@ -156,12 +111,8 @@ impl Frames {
         let denoised = settings.open(py, |eddy| {
             let (request, overrides) = (CameraRequest::default(), FormatOverrides::default());
             let source = open(&[source], request, overrides, Limits::default())?;
-            let has_planes = source.video().format.chroma().is_some();
-            let model = model.as_deref().unwrap_or(match has_planes {
-                true => "camera",
-                false => "denoise-fast",
-            });
-            eddy.denoiser(model)?.stream(source)
+            let format = source.video().clone();
+            eddy.frame_denoiser(model.as_deref(), &format)?.stream(source)
         })?;
         Ok(Self { format: denoised.format().clone(), denoised: Mutex::new(Some(denoised)) })
     }

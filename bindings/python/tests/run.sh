@@ -3,7 +3,7 @@
 #     bindings/python/tests/run.sh [PROFILE]      a profile of cargo, by default the one that wheels have
 set -euo pipefail
 cd "$(dirname "$0")/.."
-profile=${1:-wheel}
+profile=${1:-binding}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -117,6 +117,11 @@ def test_network_samples_tensors():
     assert not np.array_equal(sample, network.sample(noise, steps=10, sampler="dpmpp-2m"))
     with pytest.raises(eddy.UsageError, match="batch, channels"):
         network.sample(noise[0])
+    three = network.sample(noise, steps=10, class_label=3)
+    assert not np.array_equal(sample, three)
+    assert np.array_equal(sample, network.sample(noise, steps=10)), "a class is of one call"
+    with pytest.raises(eddy.UsageError, match="no class 10"):
+        network.sample(noise, class_label=10)
     with pytest.raises(eddy.UsageError, match="unknown sampler"):
         network.sample(noise, sampler="best")
 

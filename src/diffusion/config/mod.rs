@@ -10,7 +10,8 @@ mod keys;
 use std::ops::RangeInclusive;
 
 use crate::diffusion::discrete::{
-    DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, Unsupported, Variance,
+    DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, UniPcVariant, Unsupported,
+    Variance,
 };
 use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
@@ -156,7 +157,7 @@ fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
     let max = keys.checked("sample_max_value", max, is_bound(max), SIGMA_RANGE_TEXT)?;
     schedule.threshold =
         keys.flag("thresholding")?.unwrap_or(false).then_some(Threshold { ratio, max });
-    schedule.ends_at_clean = keys.flag("set_alpha_to_one")?;
+    schedule.set_alpha_to_one = keys.flag("set_alpha_to_one")?;
     schedule.skip_prk_steps = keys.flag("skip_prk_steps")?.unwrap_or(false);
     Ok(())
 }
@@ -190,17 +191,21 @@ fn read_ddpm(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
 }
 
 /// The level paths in sigma, those of DPM-Solver++ and similar solvers, and both.
-const SIGMAS: &[LevelPath] =
-    &[LevelPath::Sigmas, LevelPath::Corrected, LevelPath::Halved, LevelPath::Geometric];
+const SIGMAS: &[LevelPath] = &[
+    LevelPath::VarianceExploding,
+    LevelPath::VarianceExplodingClipped,
+    LevelPath::VarianceExplodingMidpoint,
+    LevelPath::GeometricSigmas,
+];
 const SOLVERS: &[LevelPath] =
-    &[LevelPath::Solver, LevelPath::Singlestep, LevelPath::UniPc, LevelPath::Deis];
+    &[LevelPath::DpmSolver, LevelPath::DpmSolverSinglestep, LevelPath::UniPc, LevelPath::Deis];
 const BOTH: &[LevelPath] = &[
-    LevelPath::Sigmas,
-    LevelPath::Corrected,
-    LevelPath::Halved,
-    LevelPath::Geometric,
-    LevelPath::Solver,
-    LevelPath::Singlestep,
+    LevelPath::VarianceExploding,
+    LevelPath::VarianceExplodingClipped,
+    LevelPath::VarianceExplodingMidpoint,
+    LevelPath::GeometricSigmas,
+    LevelPath::DpmSolver,
+    LevelPath::DpmSolverSinglestep,
     LevelPath::UniPc,
     LevelPath::Deis,
 ];
@@ -280,7 +285,7 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
 }
 
 fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
-    const DPM: &[LevelPath] = &[LevelPath::Solver, LevelPath::Singlestep];
+    const DPM: &[LevelPath] = &[LevelPath::DpmSolver, LevelPath::DpmSolverSinglestep];
     const UNIPC: &[LevelPath] = &[LevelPath::UniPc];
     schedule.lower_order_final = keys.flag("lower_order_final")?;
     schedule.euler_at_final = keys.flag("euler_at_final")?.unwrap_or(false);
@@ -301,7 +306,7 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
         // other solvers.
         None | Some("midpoint" | "logrho" | "bh2") => {}
         Some("heun") => schedule.solver_type = SolverType::Heun,
-        Some("bh1") => schedule.is_bh1 = true,
+        Some("bh1") => schedule.unipc_variant = UniPcVariant::Bh1,
         Some(other) => {
             let possible = "midpoint, heun, logrho, bh1, bh2";
             schedule.unsupported.push(unsupported(keys, "solver_type", other, possible, SOLVERS));
@@ -343,7 +348,7 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
 
 fn read_distilled(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
     if let Some(steps) = keys.count("original_inference_steps", 1..=schedule.train_steps)? {
-        schedule.distilled_steps = steps;
+        schedule.original_inference_steps = steps;
     }
     if let Some(scaling) = keys.number("timestep_scaling")? {
         schedule.timestep_scaling =

@@ -1,6 +1,6 @@
 use super::{BOTH, SIGMAS, SOLVERS, parse};
 use crate::diffusion::discrete::{
-    DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, Variance,
+    DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, UniPcVariant, Variance,
 };
 use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
@@ -46,7 +46,7 @@ fn every_key_has_an_effect() {
                 s.threshold = Some(Threshold { ratio: 0.9, max: 3.0 });
             },
         ),
-        (r#""set_alpha_to_one": false"#, |s| s.ends_at_clean = Some(false)),
+        (r#""set_alpha_to_one": false"#, |s| s.set_alpha_to_one = Some(false)),
         (r#""variance_type": "fixed_large""#, |s| s.variance = Variance::FixedLarge),
         (r#""use_karras_sigmas": true"#, |s| s.sigma_spacing = SigmaSpacing::Karras),
         (r#""use_exponential_sigmas": true"#, |s| s.sigma_spacing = SigmaSpacing::Exponential),
@@ -60,7 +60,7 @@ fn every_key_has_an_effect() {
             (s.lower_order_final, s.euler_at_final) = (Some(false), true);
         }),
         (r#""solver_order": 3"#, |s| s.solver_order = 3),
-        (r#""solver_type": "bh1""#, |s| s.is_bh1 = true),
+        (r#""solver_type": "bh1""#, |s| s.unipc_variant = UniPcVariant::Bh1),
         (r#""predict_x0": false"#, |s| s.predicts_noise = true),
         (r#""disable_corrector": [0, 2]"#, |s| s.disable_corrector = vec![0, 2]),
         (r#""skip_prk_steps": true"#, |s| s.skip_prk_steps = true),
@@ -98,7 +98,7 @@ fn reads_files_written_by_diffusers() {
     assert_eq!(schedule.lambda_min_clipped, f64::NEG_INFINITY);
     assert!(
         schedule.clip_sample == Some(false)
-            && schedule.ends_at_clean == Some(false)
+            && schedule.set_alpha_to_one == Some(false)
             && schedule.unsupported.is_empty()
     );
 }
@@ -149,7 +149,7 @@ fn rejects_a_setting_only_for_samplers_without_support() {
         (
             r#""algorithm_type": "dpmsolver""#,
             "algorithm_type",
-            &[LevelPath::Solver, LevelPath::Singlestep],
+            &[LevelPath::DpmSolver, LevelPath::DpmSolverSinglestep],
         ),
         (r#""interpolation_type": "log_linear""#, "interpolation_type", SIGMAS),
         (

@@ -49,7 +49,7 @@ mod tests {
         assert_eq!((row.level.signal, row.level.noise, row.t), (1.0, 1.0, 1.0));
         assert_eq!((row.c_in, row.c_skip, row.c_out), (1.0, 0.0, 1.0));
         assert_eq!((row.a, row.b, row.d, row.e), (0.0, 1.0, 0.0, 0.0));
-        assert!(!row.looks_back() && row.keep.is_none());
+        assert!(!row.reads_history() && row.store.is_none());
     }
 
     #[test]

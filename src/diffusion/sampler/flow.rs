@@ -12,25 +12,41 @@ use crate::error::{Error, Result};
 /// The schedule of such a network: the state is `(1 - sigma) * x0 + sigma * n`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlowSchedule {
-    /// The number of training timesteps. A network takes `sigma` times this.
+    /// The number of training timesteps. The network takes sigma times this number. In an empty
+    /// file: 1000.
     pub train_steps: usize,
-    /// The shift of levels toward noise (Esser et al. 2024, equation 23).
+    /// The shift of levels toward noise (Esser et al. 2024, equation 23). In an empty file: 1, no
+    /// shift.
     pub shift: f64,
-    /// The shift by the number of values, in place of `shift`.
-    pub dynamic: Option<DynamicShift>,
-    /// The last sigma before 0, to which the others are stretched.
-    pub terminal: Option<f64>,
+    /// A shift that depends on the size of the image, in place of `shift`. In an empty file: none.
+    pub dynamic_shift: Option<DynamicShift>,
+    /// The last sigma before 0, to which the others are stretched (`shift_terminal`). In an empty
+    /// file: none.
+    pub shift_terminal: Option<f64>,
 }
 
-/// A shift of levels that grows with the image, as Flux has it.
+/// A shift of levels that grows with the size of the image, as Flux has it
+/// (`use_dynamic_shifting`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DynamicShift {
-    /// Numbers of values, and the logarithm of the shift at each; linear between and beyond them.
-    pub values: [f64; 2],
-    /// See `values`.
-    pub shifts: [f64; 2],
-    /// Whether the shift is its logarithm's exponential, or the number itself.
-    pub is_exponential: bool,
+    /// Two sequence lengths, in tokens (`base_image_seq_len` and `max_image_seq_len`; 256 and 4096
+    /// where the file has none).
+    pub image_seq_len: [f64; 2],
+    /// `mu` at these lengths, linear between and beyond them (`base_shift` and `max_shift`; 0.5 and
+    /// 1.15 where the file has none).
+    pub mu: [f64; 2],
+    /// How `mu` gives the shift.
+    pub time_shift: TimeShift,
+}
+
+/// The shift that follows from `mu` (`time_shift_type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeShift {
+    /// `exp(mu)`.
+    #[default]
+    Exponential,
+    /// `mu` itself.
+    Linear,
 }
 
 impl FlowSchedule {
@@ -50,12 +66,13 @@ impl FlowSchedule {
             keys.checked(key, value, value > 0.0 && value < 1e6, "a number above 0, below 1000000")
         };
         let shift = above("shift", 1.0)?;
-        let values = [above("base_image_seq_len", 256.0)?, above("max_image_seq_len", 4096.0)?];
-        let shifts = [above("base_shift", 0.5)?, above("max_shift", 1.15)?];
+        let image_seq_len =
+            [above("base_image_seq_len", 256.0)?, above("max_image_seq_len", 4096.0)?];
+        let mu = [above("base_shift", 0.5)?, above("max_shift", 1.15)?];
         let is_dynamic = keys.flag("use_dynamic_shifting")?.unwrap_or(false);
-        let kinds = [("exponential", true), ("linear", false)];
-        let is_exponential = keys.choice("time_shift_type", &kinds)?.unwrap_or(true);
-        let terminal = keys.number("shift_terminal")?;
+        let kinds = [("exponential", TimeShift::Exponential), ("linear", TimeShift::Linear)];
+        let time_shift = keys.choice("time_shift_type", &kinds)?.unwrap_or_default();
+        let shift_terminal = keys.number("shift_terminal")?;
         for key in [
             "use_karras_sigmas",
             "use_exponential_sigmas",
@@ -67,12 +84,12 @@ impl FlowSchedule {
                 return Err(keys.refusal(key, "true", "false"));
             }
         }
-        let dynamic = is_dynamic.then_some(DynamicShift { values, shifts, is_exponential });
-        Ok(Some(Self { train_steps, shift, dynamic, terminal }))
+        let dynamic_shift = is_dynamic.then_some(DynamicShift { image_seq_len, mu, time_shift });
+        Ok(Some(Self { train_steps, shift, dynamic_shift, shift_terminal }))
     }
 
-    /// The sigmas of a plan, from noise to image, without the last, 0. `tokens` is the number of
-    /// values that the network attends to. Before the shift, sigmas go evenly from 1 to 1 / steps
+    /// The sigmas of a plan, from noise to image, without the last, 0. `tokens` is the
+    /// sequence length of the network. Before the shift, sigmas go evenly from 1 to 1 / steps
     /// if `is_even`, or else to the last timestep of training.
     pub fn sigmas(&self, steps: usize, tokens: usize, is_even: bool) -> Vec<f64> {
         let shifted = |sigma: f64| self.shift * sigma / (1.0 + (self.shift - 1.0) * sigma);
@@ -82,12 +99,13 @@ impl FlowSchedule {
             let between = (count - 1.0).max(1.0);
             (0..steps).map(|i| from + (to - from) * i as f64 / between).collect()
         };
-        let mut sigmas = match self.dynamic {
-            Some(dynamic) => {
-                let [low, high] = dynamic.values;
-                let slope = (dynamic.shifts[1] - dynamic.shifts[0]) / (high - low);
-                let mu = dynamic.shifts[0] + slope * (tokens as f64 - low);
-                let factor = if dynamic.is_exponential { E.powf(mu) } else { mu };
+        let mut sigmas = match self.dynamic_shift {
+            Some(DynamicShift { image_seq_len: [low, high], mu: [first, last], time_shift }) => {
+                let mu = first + (last - first) / (high - low) * (tokens as f64 - low);
+                let factor = match time_shift {
+                    TimeShift::Exponential => E.powf(mu),
+                    TimeShift::Linear => mu,
+                };
                 let line = line(1.0, least);
                 line.into_iter().map(|sigma| factor / (factor + 1.0 / sigma - 1.0)).collect()
             }
@@ -95,7 +113,7 @@ impl FlowSchedule {
             // The ends of training are shifted, and what lies between them once more.
             None => line(1.0, shifted(least)).into_iter().map(shifted).collect::<Vec<f64>>(),
         };
-        if let (Some(terminal), Some(last)) = (self.terminal, sigmas.last().copied()) {
+        if let (Some(terminal), Some(last)) = (self.shift_terminal, sigmas.last().copied()) {
             let factor = (1.0 - last) / (1.0 - terminal);
             sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / factor);
         }

@@ -20,7 +20,7 @@ pub(super) struct Transition {
     pub(super) scaling: Scaling,
     /// The level at which the step ends.
     pub(super) to: Level,
-    /// The level that the noise-free part of a [`LevelPath::Trajectory`] step reaches; `to` on
+    /// The level that the noise-free part of a [`LevelPath::Tcd`] step reaches; `to` on
     /// other paths.
     pub(super) intermediate: Level,
     /// Whether the step starts at the first training timestep.
@@ -164,7 +164,7 @@ impl Levels {
     ) -> Result<Self> {
         let table = schedule.table()?;
         let (transitions, clip) = match path {
-            LevelPath::Strides => (strides(schedule, &table, steps, true)?, schedule.clip()),
+            LevelPath::DdimStride => (strides(schedule, &table, steps, true)?, schedule.clip()),
             LevelPath::Pndm => {
                 if !schedule.skip_prk_steps && steps < 4 {
                     return Err(Error::usage(format!(
@@ -174,13 +174,13 @@ impl Levels {
                 }
                 (strides(schedule, &table, steps, false)?, Clip::None)
             }
-            LevelPath::Ancestral | LevelPath::Markov => {
+            LevelPath::Ancestral | LevelPath::VisitedTimesteps => {
                 (markov(schedule, &table, steps)?, schedule.clip())
             }
-            LevelPath::Sigmas => {
+            LevelPath::VarianceExploding => {
                 (sigmas(schedule, &table, steps, schedule.sigma_spacing), Clip::None)
             }
-            LevelPath::Halved => {
+            LevelPath::VarianceExplodingMidpoint => {
                 let mut transitions = sigmas(schedule, &table, steps, schedule.sigma_spacing);
                 if schedule.sigma_spacing == SigmaSpacing::Karras {
                     transitions.iter_mut().for_each(|transition| {
@@ -189,17 +189,20 @@ impl Levels {
                 }
                 (transitions, Clip::None)
             }
-            LevelPath::Corrected => {
+            LevelPath::VarianceExplodingClipped => {
                 let clip = match schedule.clip_where_asked() {
                     clip @ Clip::Range(_) => clip,
                     _ => Clip::None,
                 };
                 (sigmas(schedule, &table, steps, schedule.sigma_spacing), clip)
             }
-            LevelPath::Geometric => {
+            LevelPath::GeometricSigmas => {
                 (sigmas(schedule, &table, steps, SigmaSpacing::Exponential), Clip::None)
             }
-            LevelPath::Solver | LevelPath::UniPc | LevelPath::Deis | LevelPath::Singlestep => {
+            LevelPath::DpmSolver
+            | LevelPath::UniPc
+            | LevelPath::Deis
+            | LevelPath::DpmSolverSinglestep => {
                 let clip = match schedule.clip() {
                     clip @ Clip::Threshold { .. }
                         if path != LevelPath::UniPc || !schedule.predicts_noise =>
@@ -210,10 +213,10 @@ impl Levels {
                 };
                 (solver(schedule, &table, path, steps)?, clip)
             }
-            LevelPath::Consistency => {
+            LevelPath::Lcm => {
                 (consistency(schedule, &table, path, steps, eta)?, schedule.clip_where_asked())
             }
-            LevelPath::Trajectory => (consistency(schedule, &table, path, steps, eta)?, Clip::None),
+            LevelPath::Tcd => (consistency(schedule, &table, path, steps, eta)?, Clip::None),
         };
         let unclipped_direction = clip != Clip::None && !schedule.clips_direction;
         Ok(Self {
@@ -230,7 +233,9 @@ impl Levels {
     /// The levels of a range of sigma.
     pub(super) fn ve(schedule: &SigmaSchedule, path: LevelPath, steps: usize, eta: f64) -> Self {
         let sigmas = match path {
-            LevelPath::Geometric => exponential(schedule.sigma_min, schedule.sigma_max, steps),
+            LevelPath::GeometricSigmas => {
+                exponential(schedule.sigma_min, schedule.sigma_max, steps)
+            }
             _ => karras(schedule.sigma_min, schedule.sigma_max, steps, schedule.rho),
         };
         let levels: Vec<Level> = sigmas.into_iter().map(Level::ve).collect();
@@ -238,7 +243,7 @@ impl Levels {
             let (from, to) = (levels[i], levels.get(i + 1).copied().unwrap_or(Level::CLEAN));
             let transition = Transition::new(from, schedule.prediction.scaling(from, f64::NAN), to);
             // Eta is the fraction of the noise that is fresh (Kim et al. 2024, CTM, algorithm 3).
-            let kept = if path == LevelPath::Trajectory { (1.0 - eta * eta).sqrt() } else { 1.0 };
+            let kept = if path == LevelPath::Tcd { (1.0 - eta * eta).sqrt() } else { 1.0 };
             Transition { intermediate: Level { noise: kept * to.noise, ..to }, ..transition }
         };
         let transitions = (0..levels.len()).map(transition).collect();
@@ -265,7 +270,7 @@ fn strides(
 ) -> Result<Vec<Transition>> {
     let spacing = schedule.spacing.unwrap_or(Spacing::Leading);
     let stride = schedule.train_steps / steps;
-    let ends_at_clean = schedule.ends_at_clean.unwrap_or(ends_at_clean);
+    let ends_at_clean = schedule.set_alpha_to_one.unwrap_or(ends_at_clean);
     let last = if ends_at_clean { Level::CLEAN } else { schedule.level(table, 0)? };
     let timesteps = markov_timesteps(spacing, schedule.train_steps, steps, schedule.steps_offset);
     let transitions = timesteps.into_iter().map(|t| {
@@ -400,7 +405,7 @@ fn solver_points(
     let points: Vec<(f64, f64)> = match schedule.sigma_spacing {
         SigmaSpacing::Karras => {
             let is_cosine =
-                path == LevelPath::Solver && schedule.betas == BetaSchedule::SquaredCosCapV2;
+                path == LevelPath::DpmSolver && schedule.betas == BetaSchedule::SquaredCosCapV2;
             points_of(
                 karras(min, max, steps, KARRAS_RHO),
                 if is_cosine { f64::trunc } else { f64::round_ties_even },
@@ -412,7 +417,9 @@ fn solver_points(
         SigmaSpacing::Timesteps => {
             // Timesteps with lambda = -ln(sigma) below lambda_min_clipped are not visited.
             let lambda_min = match path {
-                LevelPath::Solver | LevelPath::Singlestep => schedule.lambda_min_clipped,
+                LevelPath::DpmSolver | LevelPath::DpmSolverSinglestep => {
+                    schedule.lambda_min_clipped
+                }
                 _ => f64::NEG_INFINITY,
             };
             let noisier = sigmas.iter().filter(|sigma| -sigma.ln() < lambda_min).count();
@@ -424,7 +431,7 @@ fn solver_points(
                 ));
             }
             let spacing = match path {
-                LevelPath::Singlestep => Spacing::Linspace,
+                LevelPath::DpmSolverSinglestep => Spacing::Linspace,
                 _ => schedule.spacing.unwrap_or(Spacing::Linspace),
             };
             if spacing == Spacing::Leading && last <= steps {
@@ -453,8 +460,8 @@ fn consistency(
     steps: usize,
     eta: f64,
 ) -> Result<Vec<Transition>> {
-    let distilled = schedule.distilled_steps;
-    let used = schedule.used_distilled_steps.unwrap_or(distilled).min(distilled);
+    let distilled = schedule.original_inference_steps;
+    let used = schedule.original_steps_limit.unwrap_or(distilled).min(distilled);
     if steps > used {
         return Err(Error::usage(format!(
             "{steps} steps were requested of {used} that were distilled \
@@ -466,7 +473,7 @@ fn consistency(
         let next = timesteps.get(i + 1).copied();
         let from = schedule.level(table, t)?;
         let scaling = schedule.prediction.scaling(from, t as f64);
-        if path == LevelPath::Consistency {
+        if path == LevelPath::Lcm {
             let to = next.map_or(Ok(Level::CLEAN), |next| schedule.level(table, next))?;
             let boundary = t as f64 * schedule.timestep_scaling / SIGMA_DATA;
             return Ok(Transition { boundary, ..Transition::new(from, scaling, to) });

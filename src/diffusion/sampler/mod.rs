@@ -22,7 +22,7 @@ use levels::Levels;
 
 pub use crate::diffusion::level_path::LevelPath;
 pub use denoise::denoise_plan;
-pub use flow::{DynamicShift, FlowSchedule, flow_plan};
+pub use flow::{DynamicShift, FlowSchedule, TimeShift, flow_plan};
 pub use sigmas::SigmaSchedule;
 
 /// A sampler by name.
@@ -196,7 +196,7 @@ fn check_request(sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<f64
 /// Checks that `sampler` supports every setting of the schedule, in `steps` steps.
 fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -> Result<()> {
     if schedule.is_flow() {
-        if sampler.path() != LevelPath::Solver {
+        if sampler.path() != LevelPath::DpmSolver {
             return Err(schedule.error(format!(
                 "its flow sigmas are for dpmpp-2m, dpmpp-2m-sde and dpmpp-3m, and the sampler is \
                  {sampler}"
@@ -204,8 +204,7 @@ fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -
         }
     } else if !schedule.prediction.takes_timestep() {
         return Err(schedule.error(format!(
-            "prediction {} does not go with a training schedule; there are epsilon, v_prediction \
-             and sample",
+            "its prediction is {}, but a training schedule needs epsilon, v_prediction or sample",
             schedule.prediction
         )));
     }
@@ -256,7 +255,7 @@ fn check_finite(plan: &Plan, sampler: Sampler, name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::{DiscreteSchedule, Sampler, Schedule, plan};
-    use crate::diffusion::plan::SLOTS;
+    use crate::diffusion::plan::HISTORY_SLOTS;
     use crate::diffusion::schedule::Spacing;
     use crate::error::Error;
 
@@ -320,13 +319,13 @@ mod tests {
                     _ => steps,
                 };
                 assert_eq!(plan.steps.len(), evaluations, "{sampler}");
-                let mut kept = [0.0; SLOTS];
+                let mut kept = [0.0; HISTORY_SLOTS];
                 let end = plan.steps.iter().fold(plan.steps[0].level.signal, |x, row| {
                     let past: f64 =
                         row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
-                    if let Some(keep) = row.keep {
-                        let [of_x, of_d] = row.factors(keep.value);
-                        kept[keep.slot] = of_x * x + of_d;
+                    if let Some(entry) = row.store {
+                        let [of_x, of_d] = row.factors(entry.value);
+                        kept[entry.slot] = of_x * x + of_d;
                     }
                     row.a * x + row.b + past + row.e
                 });

@@ -3,7 +3,7 @@
 use super::levels::Transition;
 use crate::diffusion::discrete::SolverType;
 use crate::diffusion::parameterization::Scaling;
-use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
+use crate::diffusion::plan::{HISTORY_SLOTS, HistoryEntry, HistoryValue, Level, Step};
 
 /// The largest number of earlier values that a multistep step reads.
 pub(super) const LAGS: usize = 3;
@@ -13,7 +13,7 @@ pub(super) const LAGS: usize = 3;
 pub(super) struct Lagged {
     pub(super) transition: Transition,
     /// The kind of the values.
-    pub(super) value: Kept,
+    pub(super) value: HistoryValue,
     /// Factor of the state.
     pub(super) x: f64,
     /// Factors of the values, this step's first.
@@ -34,7 +34,7 @@ impl Lagged {
                 step.past[(i - j) % slots] = *factor;
             }
             step.d = row.d;
-            step.keep = Some(Keep { slot: i % slots, value: row.value });
+            step.store = Some(HistoryEntry { slot: i % slots, value: row.value });
             step
         });
         table.collect()
@@ -42,7 +42,12 @@ impl Lagged {
 }
 
 /// The step `x' = x * x + now * H`, where `H` is the step's own `value`. Nothing is kept.
-pub(super) fn row_of(level: Level, scaling: Scaling, value: Kept, [x, now]: [f64; 2]) -> Step {
+pub(super) fn row_of(
+    level: Level,
+    scaling: Scaling,
+    value: HistoryValue,
+    [x, now]: [f64; 2],
+) -> Step {
     let Scaling { c_in, c_skip, c_out, t } = scaling;
     let nothing = Step {
         t,
@@ -52,10 +57,10 @@ pub(super) fn row_of(level: Level, scaling: Scaling, value: Kept, [x, now]: [f64
         c_out,
         a: x,
         b: 0.0,
-        past: [0.0; SLOTS],
+        past: [0.0; HISTORY_SLOTS],
         d: 0.0,
         e: 0.0,
-        keep: None,
+        store: None,
     };
     let [of_x, of_d] = nothing.factors(value);
     if now == 0.0 { nothing } else { Step { a: x + now * of_x, b: now * of_d, ..nothing } }

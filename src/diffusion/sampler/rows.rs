@@ -7,7 +7,7 @@ use super::levels::Transition;
 use super::multistep::second_order;
 use crate::diffusion::discrete::{SolverType, Variance};
 use crate::diffusion::parameterization::Scaling;
-use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
+use crate::diffusion::plan::{HISTORY_SLOTS, HistoryEntry, HistoryValue, Level, Step};
 
 /// A DDIM step (Song et al. 2021, equations 12 and 16). With `eta = 0` it is also Euler's step on
 /// the probability flow and the first-order step of DPM-Solver++. In variance-exploding coordinates
@@ -191,10 +191,10 @@ struct Update {
 /// values that nothing reads.
 fn row(level: Level, scaling: Scaling, Update { a, b, c, d, e }: Update) -> Step {
     let Scaling { c_in, c_skip, c_out, t } = scaling;
-    let mut past = [0.0; SLOTS];
+    let mut past = [0.0; HISTORY_SLOTS];
     past[0] = c;
-    let keep = Some(Keep { slot: 0, value: Kept::Prediction });
-    Step { t, level, c_in, c_skip, c_out, a, b, past, d, e, keep }
+    let store = Some(HistoryEntry { slot: 0, value: HistoryValue::Prediction });
+    Step { t, level, c_in, c_skip, c_out, a, b, past, d, e, store }
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ pub struct SigmaSchedule {
     pub sigma_min: f64,
     /// The sigma of the first evaluation: the state starts as `sigma_max * n`.
     pub sigma_max: f64,
-    /// The exponent of Karras spacing (Karras et al. 2022, equation 5); 7 in the paper.
+    /// The exponent of Karras spacing (Karras et al. 2022, equation 5). Default, by
+    /// [`new`](Self::new): 7, as in the paper.
     pub rho: f64,
 }
 
@@ -26,7 +27,7 @@ impl SigmaSchedule {
     pub(super) fn check(&self) -> Result<()> {
         let problem = if self.prediction.takes_timestep() {
             format!(
-                "prediction {:?} takes a timestep, so it needs a training schedule, not a range",
+                "prediction {} takes a timestep, so it needs a training schedule, not a range",
                 self.prediction
             )
         } else if !(self.sigma_min > 0.0

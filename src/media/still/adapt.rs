@@ -27,7 +27,7 @@ pub(super) fn check(image: &Image, format: Format) -> Result<()> {
     }
     if !format.holds_alpha() && !image.is_opaque() {
         return Err(CodecError::new(format!(
-            "{format} holds no transparency and the image has some; write PNG or WebP"
+            "{format} cannot store the image's transparency; write PNG or WebP"
         )));
     }
     Ok(())

@@ -22,8 +22,8 @@ const DAMAGED: &str =
 const KIND: &str =
     "this kind of pixels or compression is not supported; save it as 8 or 16 bit gray or RGB";
 
-pub(in crate::media) const TOO_LARGE: &str =
-    "it grows larger than a file may be here; raise the limit (ulimit -f), or choose another place";
+pub(in crate::media) const TOO_LARGE: &str = "it exceeds the largest size of a \
+    file here; raise the limit (ulimit -f), or choose another place";
 
 impl CodecError {
     pub(super) fn new(problem: impl Into<String>) -> Self {
@@ -45,9 +45,9 @@ impl From<io::Error> for CodecError {
                 "the quota of this user is used up; free some space and try again"
             }
             io::ErrorKind::PermissionDenied => {
-                "this user is not allowed to; choose another place, or have the permissions changed"
+                "this user lacks the permission; choose another place, or have the permissions changed"
             }
-            io::ErrorKind::IsADirectory => "it is a folder and not a file",
+            io::ErrorKind::IsADirectory => "it is a folder, not a file",
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => DAMAGED,
             _ => "the system reports an error",
         };

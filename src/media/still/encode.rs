@@ -17,7 +17,7 @@ use std::io::{self, Seek, Write};
 /// Options for writing images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// JPEG quality, from 1 to 100.
+    /// JPEG quality, from 1 to 100. Default: 95.
     pub jpeg_quality: u8,
 }
 
@@ -77,7 +77,7 @@ fn encode_with(fitted: &Fitted<'_>, mut encoder: impl ImageEncoder) -> Result<()
     }
     let image = &fitted.image;
     let Samples::U8(samples) = &image.samples else {
-        return Err(CodecError::new("16 bits a sample were to be written as 8"));
+        return Err(CodecError::new("samples of 16 bits cannot be written as 8"));
     };
     Ok(encoder.write_image(
         samples,

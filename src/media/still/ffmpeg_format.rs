@@ -86,7 +86,7 @@ impl FfmpegFormat {
             Self::Avif | Self::Heif => Properties::of(&head),
         };
         if head.get(8..12) == Some(b"avis") || head.get(8..12) == Some(b"msf1") {
-            return Err(refuse("an animation and not one image"));
+            return Err(refuse("an animation, not a single image"));
         }
         if properties.has_alpha {
             return Err(refuse("and has transparency, which ffmpeg does not read"));

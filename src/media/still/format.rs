@@ -31,6 +31,8 @@ struct Capabilities {
     name: &'static str,
     /// Extensions in lower case, the usual one first.
     extensions: &'static [&'static str],
+    /// The media type, as HTTP names it.
+    media_type: &'static str,
     /// Whether a file begins so; 12 bytes are enough.
     begins: fn(&[u8]) -> bool,
     alpha: bool,
@@ -48,6 +50,7 @@ struct Capabilities {
 const ALL_BUT_EXIF: Capabilities = Capabilities {
     name: "",
     extensions: &[],
+    media_type: "",
     begins: |_| false,
     alpha: true,
     bits_16: true,
@@ -69,6 +72,7 @@ const PLAIN: Capabilities = Capabilities {
 static PNG: Capabilities = Capabilities {
     name: "PNG",
     extensions: &["png"],
+    media_type: "image/png",
     begins: |head| head.starts_with(b"\x89PNG\r\n\x1a\n"),
     exif: usize::MAX,
     ..ALL_BUT_EXIF
@@ -77,6 +81,7 @@ static PNG: Capabilities = Capabilities {
 static JPEG: Capabilities = Capabilities {
     name: "JPEG",
     extensions: &["jpg", "jpeg", "jpe", "jfif"],
+    media_type: "image/jpeg",
     begins: |head| head.starts_with(b"\xff\xd8\xff"),
     alpha: false,
     gray: true,
@@ -89,6 +94,7 @@ static JPEG: Capabilities = Capabilities {
 static WEBP: Capabilities = Capabilities {
     name: "WebP",
     extensions: &["webp"],
+    media_type: "image/webp",
     begins: |head| head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP"),
     icc: true,
     exif: usize::MAX,
@@ -99,6 +105,7 @@ static WEBP: Capabilities = Capabilities {
 static TIFF: Capabilities = Capabilities {
     name: "TIFF",
     extensions: &["tiff", "tif"],
+    media_type: "image/tiff",
     begins: |head| {
         [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| head.starts_with(magic))
     },
@@ -108,6 +115,7 @@ static TIFF: Capabilities = Capabilities {
 static BMP: Capabilities = Capabilities {
     name: "BMP",
     extensions: &["bmp"],
+    media_type: "image/bmp",
     begins: |head| head.starts_with(b"BM"),
     ..PLAIN
 };
@@ -115,6 +123,7 @@ static BMP: Capabilities = Capabilities {
 static QOI: Capabilities = Capabilities {
     name: "QOI",
     extensions: &["qoi"],
+    media_type: "image/qoi",
     begins: |head| head.starts_with(b"qoif"),
     ..PLAIN
 };
@@ -177,6 +186,11 @@ impl Format {
     /// The usual extension, without a dot.
     pub fn extension(self) -> &'static str {
         self.capabilities().extensions.first().copied().unwrap_or_default()
+    }
+
+    /// The media type, such as `image/png`.
+    pub fn media_type(self) -> &'static str {
+        self.capabilities().media_type
     }
 
     /// Whether alpha can be written.

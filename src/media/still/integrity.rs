@@ -161,7 +161,7 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                 let fewest = if found.is_progressive { blocks } else { 2 * blocks };
                 if bits < fewest {
                     return Err(CodecError::new(
-                        "it ends before its end: it is shorter than so many pixels can be; fetch \
+                        "it is truncated: it is shorter than so many pixels can be; fetch \
                          the file again",
                     ));
                 }

@@ -8,11 +8,12 @@ use crate::setting::MAX_MEMORY;
 /// allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Maximum side length, in pixels.
+    /// Maximum side length, in pixels. Default: 65535.
     pub max_side: usize,
-    /// Maximum size of the samples, in bytes.
+    /// Maximum size of the samples, in bytes. Default: 1 GiB.
     pub max_bytes: u64,
-    /// Maximum memory of the whole process during reading, in bytes.
+    /// Maximum memory of the whole process during reading, in bytes. Default: all memory of the
+    /// machine.
     pub max_memory: u64,
 }
 

@@ -41,9 +41,9 @@ pub use encode::Options;
 pub use format::Format;
 pub use limits::Limits;
 pub use read::{decode, read};
-#[cfg(feature = "cli")]
-pub(crate) use save::encoded;
 pub(crate) use save::{begin, check_place, save};
 pub use save::{check, encode_bytes, write};
+#[cfg(feature = "cli")]
+pub(crate) use save::{check_format, encoded};
 pub(super) use save::{check_links, resolve_dangling_link, write_part};
 pub use warning::Warning;

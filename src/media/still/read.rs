@@ -148,7 +148,7 @@ fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits, working: u64) ->
 fn refuse_animation(animated: bool) -> Result<()> {
     if animated {
         return Err(CodecError::new(
-            "it is an animation and not one image; save its frames as images first",
+            "it is an animation, not a single image; save its frames as images first",
         ));
     }
     Ok(())

@@ -23,6 +23,15 @@ pub fn check(image: &Image, path: &Path, format: Format) -> Result<()> {
     check_place(path)
 }
 
+/// Checks whether a format can hold an image. Call it before long computations.
+///
+/// # Errors
+/// [`Error::Output`] for an image that is transparent or too large for the format.
+#[cfg(feature = "cli")]
+pub(crate) fn check_format(image: &Image, format: Format) -> Result<()> {
+    adapt::check(image, format).map_err(|refusal| refused(Path::new(format.extension()), refusal))
+}
+
 /// Checks whether `path` can be a file and its folder exists.
 pub(crate) fn check_place(path: &Path) -> Result<()> {
     let target = target(path)?;
@@ -128,7 +137,7 @@ fn target(path: &Path) -> Result<PathBuf> {
     match path.metadata() {
         Ok(found) if found.is_dir() => refuse("it is a folder; give a file's name"),
         Ok(found) if !found.is_file() => {
-            refuse("it is a device or a pipe and not a file; give a file's name")
+            refuse("it is a device or a pipe, not a file; give a file's name")
         }
         Ok(found) if found.permissions().readonly() => {
             refuse("the file is there and write-protected; choose another name or allow writing")

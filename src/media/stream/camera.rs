@@ -67,12 +67,12 @@ impl std::str::FromStr for CameraFormat {
     }
 }
 
-/// The requested camera settings; the camera chooses where they are `None`.
+/// The requested settings of a camera, or the format of raw frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CameraRequest {
-    /// Width and height in pixels.
+    /// Width and height in pixels. Default: the camera's choice near 640x480.
     pub size: Option<[usize; 2]>,
-    /// The frame format.
+    /// The pixel format. Default: the camera's choice.
     pub format: Option<CameraFormat>,
 }
 
@@ -100,8 +100,8 @@ impl CameraSource {
     /// Starts a camera.
     ///
     /// # Errors
-    /// [`Error::Input`] when it is not a camera, is busy, or does not offer the request; the message
-    /// lists what it offers.
+    /// [`Error::Input`] when it is not a camera, is busy, or does not offer the request; the
+    /// message lists what it offers.
     pub fn open(
         path: &Path,
         request: CameraRequest,
@@ -128,7 +128,7 @@ impl CameraSource {
         if (open.video.width, open.video.height, open.video.format)
             != (self.video.width, self.video.height, self.video.format)
         {
-            return Err(format!("the camera that is {} now is another one", self.path.display()));
+            return Err(format!("another camera is now at {}", self.path.display()));
         }
         self.open = Some(open);
         Ok(())
@@ -154,7 +154,7 @@ impl Source for CameraSource {
             Err(error) => {
                 self.open = None;
                 return Ok(ReadOutcome::Disconnected(format!(
-                    "the camera {} is gone ({error})",
+                    "the camera {} was disconnected ({error})",
                     self.path.display()
                 )));
             }
@@ -252,11 +252,11 @@ fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
                 "there is no such device; check that the camera is plugged in"
             }
             io::ErrorKind::PermissionDenied => {
-                "using it is not allowed; add yourself to the group `video`"
+                "it may not be used; add yourself to the group `video`"
             }
-            _ => "it cannot be used as a camera",
+            _ => return Error::input_from(path, "it cannot be used as a camera", error),
         };
-        Error::input_from(path, problem, error)
+        Error::input(path, problem)
     })?;
     let has = device
         .capabilities()
@@ -295,7 +295,10 @@ fn start(path: &Path, request: CameraRequest, interpretation: FormatOverrides) -
         let requested = request
             .format
             .map_or("any format that Eddy reads".to_owned(), |format| format.to_string());
-        return Err(Error::input(path, format!("it does not give {requested}; it gives {offers}")));
+        return Err(Error::input(
+            path,
+            format!("it does not offer {requested}; it offers {offers}"),
+        ));
     };
     let [width, height] = request.size.unwrap_or(DEFAULT_SIZE);
     let (Ok(w), Ok(h)) = (u32::try_from(width), u32::try_from(height)) else {

@@ -169,14 +169,15 @@ pub trait Sink: Send {
     fn finish(&mut self) -> Result<()>;
 }
 
-/// Format properties that the caller overrides.
+/// Properties of a stream's format that the caller overrides. Default: as the source declares them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FormatOverrides {
-    /// Frames per second.
+    /// Frames per second. Default: the source's, or 25 where it declares none.
     pub rate: Option<Rate>,
-    /// The matrix between RGB and luma and chroma.
+    /// The matrix between RGB and luma and chroma. Default: the source's, or BT.601 or BT.709 by
+    /// the height.
     pub matrix: Option<Matrix>,
-    /// Whether samples have full range.
+    /// Whether samples have full range. Default: the source's.
     pub full_range: Option<bool>,
 }
 

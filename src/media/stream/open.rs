@@ -101,8 +101,7 @@ pub fn open(
 ) -> Result<Box<dyn Source>> {
     let [source] = sources else {
         if let Some(stream) = sources.iter().find(|source| is_source(source)) {
-            let problem =
-                "is a stream, and a run takes one source if it takes a stream; name it alone";
+            let problem = "is a stream, which must be the only source of a run; name it alone";
             return Err(Error::usage(format!("{} {problem}", stream.display())));
         }
         return sequence(sources, interpretation, limits);
@@ -121,15 +120,15 @@ pub fn open(
     }
     if request.size.is_some() && request.format.is_none() {
         return Err(Error::usage(format!(
-            "{STREAM_SIZE} is of a camera's or of raw frames; raw ones need {PIXEL_FORMAT}, too",
+            "{STREAM_SIZE} is for cameras and raw frames; raw frames also need {PIXEL_FORMAT}",
         )));
     }
     let is_file = source.is_file();
     if let Some(format) = request.format {
         let (Some([width, height]), CameraFormat::Plain(format)) = (request.size, format) else {
             return Err(Error::usage(format!(
-                "raw frames need both {STREAM_SIZE} and {PIXEL_FORMAT}, and are not mjpeg (which \
-                 is a camera's, or ffmpeg's)",
+                "raw frames need both {STREAM_SIZE} and {PIXEL_FORMAT}, and mjpeg is none of \
+                 their formats (it is for cameras, or read by ffmpeg)",
             )));
         };
         let mut video = VideoFormat::new(width, height, USUAL_RATE, format);
@@ -364,7 +363,7 @@ impl SinkFormat {
         ) = (self, source.color.transfer.transfer())
         {
             losses.push(format!(
-                "values are those of {transfer}, which the output cannot declare: it looks too dull"
+                "values are those of {transfer}, which the output cannot declare: it will look too dull"
             ));
         }
         losses

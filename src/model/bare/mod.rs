@@ -14,10 +14,11 @@ use super::import::Scheduler;
 use super::manifest::{Constant, Manifest, Task};
 use super::precision::Precision;
 use crate::diffusion::{Prediction, Sampler};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::network::{
-    Axes, Colors, ModelSource, NoiseScale, ProbeSession, Runtime, SessionOptions, sha256,
+    Axes, Colors, ModelSource, NoiseScale, ProbeSession, Runtime, SessionOptions,
 };
 use probe::Probe;
 pub use roles::Role;
@@ -152,7 +153,7 @@ pub struct TrialImages {
 
 impl ProbedModel {
     /// Reads the network in a file and detects the properties that the description lacks. It is run
-    /// on the processor, some dozens of times on small images.
+    /// on the CPU, some dozens of times on small images.
     ///
     /// # Errors
     /// [`Error::Model`] when it is not an ONNX file, has an input of unknown role, or does not run.

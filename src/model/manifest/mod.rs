@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::class_indices::ClassIndices;
 use super::files::MAX_CONFIG_BYTES;
 use super::precision::Precision;
 use crate::diffusion::{DiscreteSchedule, Prediction, Schedule, SigmaSchedule, config};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::network::NoiseScale::{Linear, QuarterLog};
-use crate::network::{Axes, Colors, Encoding, NoiseEncoding, sha256};
+use crate::network::{Axes, Colors, Encoding, NoiseEncoding};
 use crate::setting::{MAX_MEMORY, TILE};
 use crate::tile::{Locality, TilePlan};
 pub use tables::{
@@ -72,8 +74,8 @@ pub struct Manifest {
     /// an upscaler, and to the latent if there is a decoder.
     #[serde(default = "one")]
     pub multiple_of: usize,
-    /// Tiles begin at multiples of this, if it is more than `multiple_of`: of a network that pads an
-    /// image to its grid by itself.
+    /// Tiles begin at multiples of this, if it is more than `multiple_of`: of a network that pads
+    /// an image to its grid by itself.
     pub grid: Option<usize>,
     /// No output depends on an input further away than this many pixels (of the low-resolution
     /// image for an upscaler). Absent when the network is not local.
@@ -205,6 +207,12 @@ impl Manifest {
         self.files.insert(precision, file);
     }
 
+    /// The classes of a network that takes one.
+    pub fn class_indices(&self) -> Option<ClassIndices> {
+        self.inputs.class.as_ref()?;
+        Some(ClassIndices::new(&self.name, self.classes, self.null_class))
+    }
+
     /// The schedule on which the network is sampled.
     ///
     /// # Errors
@@ -228,9 +236,8 @@ impl Manifest {
         let Some(table) = &self.schedule else { return Ok(None) };
         if !self.prediction.takes_timestep() {
             let problem = format!(
-                "its prediction {} does not go with a [schedule], on which networks give epsilon, \
-                 v_prediction or sample; give it one of these, or a [sigma] in place of the \
-                 [schedule]",
+                "its prediction is {}, but a [schedule] needs epsilon, v_prediction or sample; change \
+                 it to one of these, or write a [sigma] in place of the [schedule]",
                 self.prediction
             );
             return Err(Error::model(model, problem));

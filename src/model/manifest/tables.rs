@@ -224,11 +224,11 @@ pub struct OutputNames {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
-    /// The number of steps.
+    /// The number of steps. Default: 1.
     pub steps: usize,
-    /// The sampler; by default the task's.
+    /// The sampler. Default: the task's.
     pub sampler: Option<Sampler>,
-    /// The guidance scale.
+    /// The guidance scale. Default: 1, without guidance.
     pub guidance_scale: Option<f64>,
 }
 

@@ -287,7 +287,7 @@ impl Manifest {
             ));
         }
         if self.inputs.class.is_some() != self.classes.is_some() {
-            let found = "of classes and inputs.class one without the other";
+            let found = "only one of classes and inputs.class";
             return Some(format!("{found}; expected both or none"));
         }
         if self.schedule.is_some() && self.sigma.is_some() {

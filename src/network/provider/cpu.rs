@@ -1,4 +1,4 @@
-//! The processor, which every ONNX Runtime supports.
+//! The CPU, which every ONNX Runtime supports.
 
 use super::Provider;
 use crate::network::Device;
@@ -15,7 +15,7 @@ pub(in crate::network) static CPU: Provider = Provider {
         if runtime.plugin_providers().is_empty() {
             return Ok(builder);
         }
-        // ONNX Runtime would prefer a plugin's device, which may be the processor as well.
+        // ONNX Runtime would prefer a plugin's device, which may be the CPU as well.
         Ok(builder.with_devices(runtime.devices_of("CPUExecutionProvider"), None)?)
     },
     probe_fn: None,

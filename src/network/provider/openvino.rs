@@ -1,4 +1,4 @@
-//! Intel processors, graphics and neural processors with OpenVINO.
+//! Intel CPUs, GPUs and NPUs with OpenVINO.
 
 use ort::ep::{ExecutionProvider, ExecutionProviderDispatch, OpenVINO};
 
@@ -28,12 +28,12 @@ pub(in crate::network) static OPENVINO: Provider = Provider {
 /// The device that OpenVINO runs a network on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Target {
-    /// An x86-64 processor, Intel's or another.
+    /// An x86-64 CPU, Intel's or another.
     #[default]
     Cpu,
-    /// Intel graphics.
+    /// An Intel GPU.
     Gpu,
-    /// An Intel neural processor.
+    /// An Intel neural processing unit.
     Npu,
 }
 

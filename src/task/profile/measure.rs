@@ -77,7 +77,7 @@ impl Profiler {
                 match (previous, &input) {
                     _ if previous.describe() != input.describe() => {
                         let problem = format!(
-                            "it is {}, {} is {}; frames of one scene must be alike",
+                            "it is {}, but {} is {}; frames of one scene must be alike",
                             input.describe(),
                             before.display(),
                             previous.describe()

@@ -208,7 +208,7 @@ fn rejects_inputs_without_information() {
     let tiny = Image { width: 4, height: 4, samples: Samples::U8(vec![90; 16]), ..shot(0.5, 1) };
     refused([tiny.clone()], "too few");
     refused([tiny.clone(), tiny.clone()], "too few");
-    refused([shot(0.5, 1), tiny], "4x4 in 8-bit gray, 0.png is 128x96");
+    refused([shot(0.5, 1), tiny], "4x4 in 8-bit gray, but 0.png is 128x96");
     assert!(matches!(measured([]), Err(Error::Usage { .. })));
 }
 

@@ -39,15 +39,18 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PipelineOptions {
     /// Capacity of the queue of frames to process and of that of frames to write. When a queue is
-    /// full, a live source drops its oldest frame for a newer one; any other source waits.
+    /// full, a live source drops its oldest frame for a newer one; any other source waits. Default:
+    /// 2.
     pub waiting: usize,
-    /// Whether corrupt frames of a file are skipped. Those of a live source always are.
+    /// Whether corrupt frames of a file are skipped. Those of a live source always are. Default:
+    /// false.
     pub skip_corrupt: bool,
-    /// How long a source may send no frame; `None` for no limit.
+    /// How long a source may send no frame. Default: without limit.
     pub stall: Option<Duration>,
-    /// How long to wait for a live source that is disconnected; `None` ends the run at once.
+    /// How long to wait for a live source that is disconnected. Default: `None`, which ends the run
+    /// at once.
     pub reconnect: Option<Duration>,
-    /// Target frame rate and deadline.
+    /// Target frame rate and deadline. Default: none.
     pub target: Target,
 }
 

@@ -75,7 +75,7 @@ fn thread<T: Send + 'static>(
 ) -> Result<JoinHandle<T>> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
     spawned.map_err(|error| Error::Evaluation {
-        problem: format!("no thread for {name}"),
+        problem: format!("no thread could be started for {name}"),
         source: Some(error.into()),
     })
 }

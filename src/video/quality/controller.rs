@@ -1,10 +1,9 @@
 //! Quality control: lowers the quality of processing to keep up with the frame rate.
 //!
-//! Quality steps form a ladder, each cheaper than the one before: fewer sampler steps, longer
-//! reuse of static tiles, smaller networks, reduced resolution. The control goes down as far as
-//! necessary as soon as frames take too long. It goes up one step at a time when the next better
-//! quality step is expected to fit. After a step up had to be reverted, it waits longer before it tries
-//! again.
+//! Quality steps form a ladder, each cheaper than the one before: fewer sampler steps, longer reuse
+//! of static tiles, smaller networks, reduced resolution. The control goes down as far as necessary
+//! as soon as frames take too long. It goes up one step at a time when the next better quality step
+//! is expected to fit. After a step up had to be reverted, it waits longer before it tries again.
 
 use std::time::{Duration, Instant};
 
@@ -20,8 +19,8 @@ const INITIAL_PART: f64 = 0.8;
 /// Consecutive frames that must exceed the budget before quality is lowered.
 const LATE_FRAMES: u32 = 3;
 
-/// Frames after a change from which the relative cost of the quality step is learned; all frames measure
-/// the speed of the machine.
+/// Frames after a change from which the relative cost of the quality step is learned; all frames
+/// measure the speed of the machine.
 const SETTLING: u32 = 6;
 
 /// Seconds before a better quality step is tried: at first, and at most.
@@ -31,13 +30,15 @@ const MAX_RETRY_DELAY: f64 = 60.0;
 /// Times within this factor count as equal.
 const EQUAL_WITHIN: f64 = 1.1;
 
-/// Factor on the expected cost of the next better quality step each time that `MAX_RETRY_DELAY` has passed.
+/// Factor on the expected cost of the next better quality step each time that `MAX_RETRY_DELAY` has
+/// passed.
 const ESTIMATE_DECAY: f64 = 0.95;
 
 /// Factor on the cost when static tiles are reused longer.
 const REUSE_COST: f64 = 0.8;
 
-/// A network is a quality step of its own only if its cost is below this part of the previous one's.
+/// A network is a quality step of its own only if its cost is below this part of the previous
+/// one's.
 const CHEAPER: f64 = 0.9;
 
 /// A quality step: the settings with which a frame is processed.
@@ -204,8 +205,8 @@ impl LadderControl {
         self.overhead + self.slowdown * self.weights[step]
     }
 
-    /// The best quality step from `from` on that fits; if none fits, the best whose time is about equal to
-    /// the cheapest one's.
+    /// The best quality step from `from` on that fits; if none fits, the best whose time is about
+    /// equal to the cheapest one's.
     fn first_within(&self, seconds: f64, from: usize) -> usize {
         let last = self.ladder_steps.len() - 1;
         let seconds = seconds.max(EQUAL_WITHIN * self.expected(last));
@@ -213,8 +214,8 @@ impl LadderControl {
     }
 
     /// Records a frame that took `network` seconds of evaluations and `overhead` seconds outside
-    /// them, at the time `now`. `budget` is that of the next frame. Returns whether the quality step
-    /// changes.
+    /// them, at the time `now`. `budget` is that of the next frame. Returns whether the quality
+    /// step changes.
     fn record_time(&mut self, now: f64, network: f64, overhead: f64, budget: f64) -> bool {
         self.frames += 1;
         if self.frames == 1 {

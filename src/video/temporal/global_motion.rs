@@ -24,8 +24,8 @@ const MIN_EXPLAINED: f64 = 0.1;
 /// Gain of a binomial filter of 5x5 pixels on the variance of white noise.
 const FILTERED_NOISE_GAIN: f64 = (70.0 / 256.0) * (70.0 / 256.0);
 
-/// Factor by which that gain is larger for noise that came through a camera's processor: about 2
-/// for demosaicked noise in poor light.
+/// Factor by which that gain is larger for noise that came through a camera's image processor:
+/// about 2 for demosaicked noise in poor light.
 const CORRELATED: f64 = 2.0;
 
 /// A gradient counts as an edge when its energy is this many times that of noise, and at least so

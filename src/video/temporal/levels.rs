@@ -1,7 +1,7 @@
 //! Learns the distribution of differences between frames in static areas from the frames
 //! themselves.
 //!
-//! Noise that passed through a camera's processor and an encoder does not have one level: it
+//! Noise that passed through a camera's image processor and an encoder does not have one level: it
 //! depends on brightness and texture, and some blocks have far more of it than others. In a mostly
 //! static scene, the typical difference of blocks of one brightness and texture is noise, and the
 //! spread between blocks determines the limit for outliers.
@@ -23,14 +23,14 @@ const HISTOGRAM_DECAY: f32 = 0.75;
 /// A class with fewer blocks than this uses the statistics of all blocks.
 const MIN_BLOCKS: f32 = 200.0;
 
-/// The rise of energies from the median to this quantile, to the power of `TAIL_EXPONENT`, gives the ratio
-/// of the largest noise energy to the median.
+/// The rise of energies from the median to this quantile, to the power of `TAIL_EXPONENT`, gives
+/// the ratio of the largest noise energy to the median.
 const UPPER_QUANTILE: f32 = 0.7;
 const TAIL_EXPONENT: f32 = 8.0;
 
 /// Bounds of a level, relative to the energy of noise of the known level. An energy above
-/// `OUTLIER_ENERGY` in these units, or by that factor above the level of its class, is not noise, however
-/// much blocks differ.
+/// `OUTLIER_ENERGY` in these units, or by that factor above the level of its class, is not noise,
+/// however much blocks differ.
 const MIN_LEVEL: f32 = 0.15;
 const MAX_LEVEL: f32 = 5.0;
 const OUTLIER_ENERGY: f32 = 4.5;
@@ -70,8 +70,8 @@ impl Levels {
         self.histograms.iter_mut().for_each(|histogram| histogram.fill(0.0));
     }
 
-    /// Learns from the energies of a frame's blocks, whose classes are `classes`. In a scene that is
-    /// known to be static, the energy of most blocks is noise, even where its level was
+    /// Learns from the energies of a frame's blocks, whose classes are `classes`. In a scene that
+    /// is known to be static, the energy of most blocks is noise, even where its level was
     /// underestimated.
     pub(in crate::video) fn learn(
         &mut self,

@@ -179,7 +179,7 @@ impl Temporal {
         self.resets
     }
 
-    /// Sets whether the noise came through a codec or a camera's processor.
+    /// Sets whether the noise came through a codec or a camera's image processor.
     pub(super) fn set_coded(&mut self, is_coded: bool) {
         self.is_coded = is_coded;
     }

@@ -158,9 +158,11 @@ class Network:
     def __init__(self, model, **settings):
         self._native = _eddy.Network(_name(model), _settings(**settings))
 
-    def sample(self, noise, *, sampler="ddim", steps=50, eta=None, seed=0, progress=None):
+    def sample(
+        self, noise, *, sampler="ddim", steps=50, eta=None, class_label=None, seed=0, progress=None
+    ):
         noise = _array(noise).astype(np.float32, copy=False)
-        return self._native.run(noise, sampler, steps, eta, seed, progress)
+        return self._native.run(noise, sampler, steps, eta, class_label, seed, progress)
 
 
 class _Closing:

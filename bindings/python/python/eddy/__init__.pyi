@@ -139,10 +139,12 @@ class Network:
         sampler: Sampler = "ddim",
         steps: int = 50,
         eta: Optional[float] = None,
+        class_label: Optional[int] = None,
         seed: int = 0,
         progress: Optional[Progress] = None,
     ) -> NDArray[np.float32]:
-        """The sample of ``noise``, both ``[B, C, H, W]``; noise has a standard deviation of 1."""
+        """The sample of ``noise``, both ``[B, C, H, W]``; noise has a standard deviation of 1. Without a
+        ``class_label`` the samples are unconditional."""
 
 class Stream:
     """Denoises frames one by one, each with what is known from those before it.

@@ -9,7 +9,7 @@ impl Sampler {
         name: "lcm",
         class: Some("LCMScheduler"),
         paper: "Luo et al. 2023, algorithm 3; Song et al. 2023, algorithm 1",
-        path: LevelPath::Consistency,
+        path: LevelPath::Lcm,
         eta: None,
         rows: |path_levels, _| path_levels.map_with_last(rows::consistency),
     });
@@ -20,7 +20,7 @@ impl Sampler {
         name: "tcd",
         class: Some("TCDScheduler"),
         paper: "Zheng et al. 2024, algorithm 4",
-        path: LevelPath::Trajectory,
+        path: LevelPath::Tcd,
         eta: Some(0.3),
         rows: |path_levels, _| path_levels.map_with_last(rows::trajectory),
     });

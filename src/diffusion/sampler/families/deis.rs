@@ -2,7 +2,7 @@
 
 use super::multistep::Lagged;
 use super::{Definition, LevelPath, Levels, Sampler};
-use crate::diffusion::plan::Kept;
+use crate::diffusion::plan::HistoryValue;
 
 impl Sampler {
     /// `deis`: the diffusion exponential integrator sampler in `ln(rho)`, of `solver_order` 1 to 3.
@@ -26,7 +26,7 @@ impl Sampler {
                     });
                     Lagged {
                         transition: *transition,
-                        value: Kept::Noise,
+                        value: HistoryValue::Noise,
                         x: transition.to.signal / transition.from.signal,
                         of,
                         d: 0.0,

@@ -2,7 +2,7 @@
 
 use super::multistep::{LAGS, Lagged, lambda, moments, ratio, second_order};
 use super::{Definition, LevelPath, Sampler, rows};
-use crate::diffusion::plan::{Kept, Level};
+use crate::diffusion::plan::{HistoryValue, Level};
 
 impl Sampler {
     /// `dpmpp-2m`: second-order multistep DPM-Solver++.
@@ -10,7 +10,7 @@ impl Sampler {
         name: "dpmpp-2m",
         class: Some("DPMSolverMultistepScheduler"),
         paper: "Lu et al. 2022, algorithm 2",
-        path: LevelPath::Solver,
+        path: LevelPath::DpmSolver,
         eta: None,
         rows: |path_levels, _| {
             path_levels.each_after(|before, transition| match before {
@@ -27,7 +27,7 @@ impl Sampler {
         name: "dpmpp-2m-sde",
         class: Some("DPMSolverMultistepScheduler"),
         paper: "Lu et al. 2022, appendix D; SDE-DPM-Solver++(2M)",
-        path: LevelPath::Solver,
+        path: LevelPath::DpmSolver,
         eta: None,
         rows: |path_levels, _| {
             let solver = path_levels.settings.solver_type;
@@ -42,7 +42,7 @@ impl Sampler {
         name: "dpmpp-3m",
         class: Some("DPMSolverMultistepScheduler"),
         paper: "Lu et al. 2022, appendix B; as in diffusers",
-        path: LevelPath::Solver,
+        path: LevelPath::DpmSolver,
         eta: None,
         rows: |path_levels, _| {
             let rows = path_levels
@@ -64,7 +64,7 @@ impl Sampler {
                     };
                     Lagged {
                         transition: *transition,
-                        value: Kept::Prediction,
+                        value: HistoryValue::Prediction,
                         x: transition.to.noise / transition.from.noise,
                         of,
                         d: 0.0,

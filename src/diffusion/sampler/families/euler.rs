@@ -8,7 +8,7 @@ impl Sampler {
         name: "euler",
         class: Some("EulerDiscreteScheduler"),
         paper: "Karras et al. 2022, algorithm 1 without its correction",
-        path: LevelPath::Sigmas,
+        path: LevelPath::VarianceExploding,
         eta: None,
         rows: |path_levels, _| path_levels.each(|transition| rows::ddim(transition, 0.0, false)),
     });
@@ -19,7 +19,7 @@ impl Sampler {
         name: "euler-a",
         class: Some("EulerAncestralDiscreteScheduler"),
         paper: "Song et al. 2021 (score SDE), appendix F; as in k-diffusion",
-        path: LevelPath::Sigmas,
+        path: LevelPath::VarianceExploding,
         eta: Some(1.0),
         rows: |path_levels, eta| path_levels.each(|transition| rows::ddim(transition, eta, false)),
     });
@@ -29,7 +29,7 @@ impl Sampler {
         name: "heun",
         class: Some("HeunDiscreteScheduler"),
         paper: "Karras et al. 2022, algorithm 1",
-        path: LevelPath::Corrected,
+        path: LevelPath::VarianceExplodingClipped,
         eta: None,
         rows: |path_levels, _| {
             let pairs = path_levels.transitions.iter().enumerate().flat_map(|(i, transition)| {

@@ -2,7 +2,7 @@
 
 use super::multistep::row_of;
 use super::{Definition, LevelPath, Levels, Sampler, rows};
-use crate::diffusion::plan::{Kept, Level, Step};
+use crate::diffusion::plan::{HistoryValue, Level, Step};
 
 impl Sampler {
     /// `kdpm2`: DPM-Solver-2, of second order. Two evaluations per step, one in the last.
@@ -11,7 +11,7 @@ impl Sampler {
         class: Some("KDPM2DiscreteScheduler"),
         paper: "Lu et al. 2022, DPM-Solver, algorithm 1; Karras et al. 2022, algorithm 2; as in \
                 k-diffusion",
-        path: LevelPath::Halved,
+        path: LevelPath::VarianceExplodingMidpoint,
         eta: None,
         rows: |path_levels, _| pairs(path_levels, 0.0),
     });
@@ -22,7 +22,7 @@ impl Sampler {
         class: Some("KDPM2AncestralDiscreteScheduler"),
         paper: "as kdpm2; Song et al. 2021 (score SDE), appendix F, for its noise; as in \
                 k-diffusion",
-        path: LevelPath::Halved,
+        path: LevelPath::VarianceExplodingMidpoint,
         eta: Some(1.0),
         rows: pairs,
     });
@@ -43,7 +43,7 @@ fn pairs(path_levels: &Levels, eta: f64) -> Vec<Step> {
         // From the start of the step, which is `(x - (1 - ratio) * D_prev) / ratio`.
         let ratio = middle.noise / from.noise;
         let of = [below / middle.noise, (from.noise - below) / middle.noise];
-        let mut row = row_of(middle, path_levels.scaling(middle), Kept::Prediction, of);
+        let mut row = row_of(middle, path_levels.scaling(middle), HistoryValue::Prediction, of);
         row.past[0] = 1.0 - 1.0 / ratio;
         table.push(Step { d, ..row });
     }

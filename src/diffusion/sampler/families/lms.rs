@@ -2,7 +2,7 @@
 
 use super::multistep::{LAGS, Lagged};
 use super::{Definition, LevelPath, Levels, Sampler};
-use crate::diffusion::plan::Kept;
+use crate::diffusion::plan::HistoryValue;
 
 impl Sampler {
     /// `lms`: the fourth-order linear multistep method for the probability flow in sigma.
@@ -10,7 +10,7 @@ impl Sampler {
         name: "lms",
         class: Some("LMSDiscreteScheduler"),
         paper: "Adams and Bashforth 1883; as in k-diffusion",
-        path: LevelPath::Sigmas,
+        path: LevelPath::VarianceExploding,
         eta: None,
         rows: |path_levels, _| {
             let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
@@ -18,7 +18,7 @@ impl Sampler {
                 let of = std::array::from_fn(|j| {
                     if j < order { factor(path_levels, i, j, order) } else { 0.0 }
                 });
-                Lagged { transition: *transition, value: Kept::Noise, x: 1.0, of, d: 0.0 }
+                Lagged { transition: *transition, value: HistoryValue::Noise, x: 1.0, of, d: 0.0 }
             });
             Lagged::table(&rows.collect::<Vec<_>>())
         },

@@ -10,7 +10,7 @@ impl Sampler {
         name: "ddim",
         class: Some("DDIMScheduler"),
         paper: "Song, Meng and Ermon 2021, equation 12",
-        path: LevelPath::Strides,
+        path: LevelPath::DdimStride,
         eta: Some(0.0),
         rows: |path_levels, eta| {
             path_levels

@@ -4,7 +4,7 @@ use super::super::levels::Transition;
 use super::multistep::row_of;
 use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::parameterization::Prediction;
-use crate::diffusion::plan::{Keep, Kept, Level, Step};
+use crate::diffusion::plan::{HistoryEntry, HistoryValue, Level, Step};
 
 /// The coefficients of the Adams-Bashforth methods, by order.
 const ADAMS: [&[f64]; 4] = [
@@ -32,14 +32,14 @@ struct Rows<'a> {
     path_levels: &'a Levels,
     /// The values that are averaged. As in diffusers, these are velocities if the network predicts
     /// velocities.
-    value: Kept,
+    value: HistoryValue,
     table: Vec<Step>,
 }
 
 impl<'a> Rows<'a> {
     fn of(path_levels: &'a Levels) -> Self {
         let is_velocity = path_levels.settings.prediction == Prediction::VPrediction;
-        let value = if is_velocity { Kept::Output } else { Kept::Noise };
+        let value = if is_velocity { HistoryValue::Output } else { HistoryValue::Noise };
         Self { path_levels, value, table: Vec::new() }
     }
 
@@ -123,8 +123,8 @@ impl<'a> Rows<'a> {
     }
 
     fn push(&mut self, row: Step, slot: Option<usize>) {
-        let keep = slot.map(|slot| Keep { slot, value: self.value });
-        self.table.push(Step { keep, ..row });
+        let store = slot.map(|slot| HistoryEntry { slot, value: self.value });
+        self.table.push(Step { store, ..row });
     }
 
     /// The transfer of equation 11, DDIM's step: the factors of the state and of the value.
@@ -133,7 +133,7 @@ impl<'a> Rows<'a> {
         let of_noise = to.noise - ratio * from.noise;
         match self.value {
             // The noise that a velocity implies is `signal * F + noise * x`.
-            Kept::Output => [ratio + of_noise * from.noise, of_noise * from.signal],
+            HistoryValue::Output => [ratio + of_noise * from.noise, of_noise * from.signal],
             _ => [ratio, of_noise],
         }
     }

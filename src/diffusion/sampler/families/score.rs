@@ -12,7 +12,7 @@ impl Sampler {
         class: None,
         paper: "Song and Ermon 2019, algorithm 1; 2020, technique 4 (the step size); \
                 Jolicoeur-Martineau et al. 2021 (the last step)",
-        path: LevelPath::Geometric,
+        path: LevelPath::GeometricSigmas,
         eta: None,
         rows: |path_levels, _| {
             const EVALUATIONS: usize = 5;
@@ -64,7 +64,7 @@ impl Sampler {
         name: "ode",
         class: None,
         paper: "Song et al. 2021 (score SDE), equations 47 and 48",
-        path: LevelPath::Markov,
+        path: LevelPath::VisitedTimesteps,
         eta: None,
         rows: |path_levels, _| {
             path_levels.each(|transition| {

@@ -4,7 +4,7 @@
 use super::multistep::{LAGS, Lagged, lambda, moment, moments};
 use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::discrete::{FinalSigma, SolverType};
-use crate::diffusion::plan::{Kept, Level};
+use crate::diffusion::plan::{HistoryValue, Level};
 
 impl Sampler {
     /// `dpmpp-single`: single-step DPM-Solver++ of `solver_order` 1 to 3. One evaluation counts as
@@ -13,7 +13,7 @@ impl Sampler {
         name: "dpmpp-single",
         class: Some("DPMSolverSinglestepScheduler"),
         paper: "Lu et al. 2022, algorithm 1 and appendix B; as in diffusers",
-        path: LevelPath::Singlestep,
+        path: LevelPath::DpmSolverSinglestep,
         eta: None,
         rows: |path_levels, _| {
             // The sum of the predictions' contributions since the start of the solver step, this
@@ -33,7 +33,7 @@ impl Sampler {
                     added = of;
                     Lagged {
                         transition: *transition,
-                        value: Kept::Prediction,
+                        value: HistoryValue::Prediction,
                         x: ratio,
                         of: from_here,
                         d: 0.0,

@@ -3,7 +3,8 @@
 
 use super::multistep::{LAGS, Lagged, lambda};
 use super::{Definition, LevelPath, Levels, Sampler};
-use crate::diffusion::plan::Kept;
+use crate::diffusion::discrete::UniPcVariant;
+use crate::diffusion::plan::HistoryValue;
 
 impl Sampler {
     /// `unipc`: the unified predictor-corrector of `solver_order` 1 to 3, with B(h) given by
@@ -20,7 +21,11 @@ impl Sampler {
         eta: None,
         rows: |path_levels, _| {
             let settings = &path_levels.settings;
-            let value = if settings.predicts_noise { Kept::Noise } else { Kept::Prediction };
+            let value = if settings.predicts_noise {
+                HistoryValue::Noise
+            } else {
+                HistoryValue::Prediction
+            };
             let orders = path_levels
                 .orders(settings.solver_order, settings.lower_order_final.unwrap_or(true));
             let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
@@ -75,7 +80,10 @@ impl Step {
         } else {
             of_first * hh.exp_m1()
         };
-        let b = if path_levels.settings.is_bh1 { hh } else { hh.exp_m1() };
+        let b = match path_levels.settings.unipc_variant {
+            UniPcVariant::Bh1 => hh,
+            UniPcVariant::Bh2 => hh.exp_m1(),
+        };
         let mut phi = hh.exp_m1() / hh - 1.0;
         let mut factorial = 1.0;
         let right = (1..=order).map(|k| {

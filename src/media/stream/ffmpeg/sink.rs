@@ -136,7 +136,7 @@ impl FfmpegSink {
         let Some(stdin) = process.child.stdin.take() else {
             return Err(Error::Output {
                 path: path.into(),
-                problem: "ffmpeg takes nothing".into(),
+                problem: "ffmpeg accepts no frames".into(),
                 source: None,
             });
         };
@@ -369,7 +369,7 @@ impl Sink for FfmpegSink {
         // Frames arrive through a pipe, so a message about damage is about the sound.
         match self.sound.as_mut().and_then(|sound| Some((sound.end(&messages)?, &sound.file))) {
             Some(((damage, is_truncated), file)) => {
-                let problem = if is_truncated { "ends before its end" } else { "is damaged" };
+                let problem = if is_truncated { "is truncated" } else { "is damaged" };
                 let problem = format!(
                     "its sound {problem} ({damage}): {} frames and what sound came are kept; fetch \
                      the file again",

@@ -128,7 +128,7 @@ impl FfmpegSource {
             thread::spawn(move || std::io::copy(&mut from, &mut to));
         }
         let Some(stdout) = process.child.stdout.take() else {
-            return Err(Error::input(name, "ffmpeg gives nothing"));
+            return Err(Error::input(name, "ffmpeg delivered no frames"));
         };
         let frames = match rgb {
             Some((bits, [width, height])) => {
@@ -178,17 +178,17 @@ impl FfmpegSource {
         let count = match self.expected {
             // Sound may be slightly longer.
             Some(expected) if expected > self.count + self.count / 50 + 1 => {
-                format!("{} of {expected} frames came", self.count)
+                format!("{} of {expected} frames were read", self.count)
             }
-            _ => format!("{} frames came", self.count),
+            _ => format!("{} frames were read", self.count),
         };
         let count = |after: &str| {
             let sound = if !self.is_pipe && is_lacking(&self.name) {
-                "; none of its sound came"
+                "; none of its sound was read"
             } else {
                 ""
             };
-            format!("{count}, and are kept{after}{sound}; fetch the file again")
+            format!("{count} and are kept{after}{sound}; fetch the file again")
         };
         let missing = match missing(&self.name) {
             Some(Missing::End) => Some(Missing::End),
@@ -208,16 +208,16 @@ impl FfmpegSource {
         };
         let problem = match &messages.damage {
             Some(damage) if messages.is_truncated => {
-                format!("it ends before its end ({damage}): {}", count(""))
+                format!("it is truncated ({damage}): {}", count(""))
             }
             _ if missing == Some(Missing::End) => {
-                format!("it ends before its end, by the length that it declares: {}", count(""))
+                format!("it is truncated, by the length that it declares: {}", count(""))
             }
             None if missing == Some(Missing::Part) => {
                 format!("parts of it are missing: {}", count(""))
             }
             Some(damage) => {
-                format!("it is damaged ({damage}): {}", count(", some of them spoilt"))
+                format!("it is damaged ({damage}): {}", count(", some of them damaged"))
             }
             None => return None,
         };

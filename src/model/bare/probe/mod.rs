@@ -100,8 +100,10 @@ impl<'a> Probe<'a> {
             return Err(Error::model(model, no_image(session.outputs(), description)));
         };
         if session.inputs().iter().any(|port| port.name == output.name) {
-            let problem =
-                format!("its output `{}` is an input; it has nothing to evaluate", output.name);
+            let problem = format!(
+                "its output `{}` is one of its inputs, so there is nothing to evaluate",
+                output.name
+            );
             return Err(Error::model(model, problem));
         }
         let (axes, declared) = channels_of(&image, description.axes);
@@ -309,8 +311,9 @@ impl<'a> Probe<'a> {
         if is_sampled && self.description.prediction.is_none() && self.roles.timestep.is_some() {
             let name = self.roles.timestep.as_ref().map_or("", |port| &port.name);
             let problem = format!(
-                "its input `{name}` is a timestep, and the meaning of its output is unknown; give \
-                 its prediction and its schedule, or give `{name}` the role of sigma"
+                "its input `{name}` is a timestep, and the file declares neither its prediction nor \
+                 its schedule; convert it to a package with `eddy import`, which takes both, or \
+                 give `{name}` the role of sigma"
             );
             return Err(Error::model(self.model, problem));
         }
@@ -412,7 +415,8 @@ impl<'a> Probe<'a> {
     }
 
     /// The upscale factor, and the pixels that convolutions without padding take off each side of
-    /// the input, if the output is smaller than a multiple of it by the same number along both axes.
+    /// the input, if the output is smaller than a multiple of it by the same number along both
+    /// axes.
     fn detect_border(
         &mut self,
         [width, height]: [usize; 2],

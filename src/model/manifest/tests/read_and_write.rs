@@ -51,7 +51,7 @@ fn reports_inconsistent_fields() {
         ("channels = 3", "channels = 3\nmultiple_of = 0", "multiple_of"),
         ("channels = 3", "channels = 3\nscale = 64\nmultiple_of = 64", "times scale = 4096"),
         ("[inputs]", "[defaults]\nsteps = 1\nsampler = \"dpm\"\n[inputs]", "expected one of ddim"),
-        ("[inputs]", "[schedule]\n[inputs]", "denoised does not go with a [schedule]"),
+        ("[inputs]", "[schedule]\n[inputs]", "its prediction is denoised, but a [schedule] needs"),
     ] {
         let text = problem(&GOOD.replace(from, to));
         assert!(text.contains(message), "{text} does not mention {message}");

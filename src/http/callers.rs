@@ -12,11 +12,16 @@ use tokio::task::AbortHandle;
 
 use super::lock;
 
-/// Maximum number of connections.
-const CONNECTIONS: usize = 64;
-
-/// Maximum number of connections for one address.
-const CONNECTIONS_EACH: usize = 32;
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionLimits {
+    /// In all.
+    pub(crate) total: usize,
+    /// Of one address of another machine.
+    pub(crate) each: usize,
+    /// Of this machine.
+    pub(crate) local: usize,
+}
 
 /// Number of addresses with wrong tokens that are remembered.
 const GUESSERS: usize = 256;
@@ -32,9 +37,15 @@ const GUESS: Duration = Duration::from_secs(10);
 const KNOWN: usize = 4;
 
 /// An address for the limits: an IPv4 address, or a whole /64 network of IPv6, since a client may
-/// have all its 2^64 addresses.
+/// have all its 2^64 addresses. Clients of a Unix socket count as this machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peer(IpAddr);
+pub(crate) struct Peer(IpAddr);
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl From<IpAddr> for Peer {
     fn from(address: IpAddr) -> Self {
@@ -53,17 +64,28 @@ struct Connection {
     peer: Peer,
     /// When its last authorized request came.
     requested_at: Option<Instant>,
+    /// Whether one of its requests is being answered, so that it is not closed for another.
+    is_busy: bool,
     task: AbortHandle,
 }
 
-/// The open connections. A new one always gets a place; an older one is closed for it.
-#[derive(Default)]
-pub(super) struct Connections {
+/// The open connections. A new one gets a place, for which an older one is closed that is not busy.
+pub(crate) struct Connections {
+    limits: ConnectionLimits,
     open: Mutex<Vec<Connection>>,
     count: AtomicU64,
 }
 
 impl Connections {
+    pub(crate) fn new(limits: ConnectionLimits) -> Self {
+        Self { limits, open: Mutex::default(), count: AtomicU64::new(0) }
+    }
+
+    /// The number of open connections.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.open).len()
+    }
+
     /// Accepts a connection from `address`. `serve` starts the task that serves it, and returns
     /// the task's handle.
     pub(super) fn serve(
@@ -77,8 +99,8 @@ impl Connections {
         // The task starts after this returns, since there is a single thread.
         let task = serve(caller);
         let mut open = lock(&self.open);
-        let gone = one_too_many(&open, peer).map(|old| open.swap_remove(old));
-        open.push(Connection { id, peer, requested_at: None, task });
+        let gone = self.limits.one_too_many(&open, peer).map(|old| open.swap_remove(old));
+        open.push(Connection { id, peer, requested_at: None, is_busy: false, task });
         drop(open);
         end(gone);
     }
@@ -99,9 +121,9 @@ fn end(gone: Option<Connection>) {
 }
 
 /// The client of a connection, which is open until this is dropped.
-pub(super) struct Caller {
+pub(crate) struct Caller {
     id: u64,
-    pub(super) peer: Peer,
+    pub(crate) peer: Peer,
     connections: Arc<Connections>,
     /// Whether the last token on this connection was right.
     pub(super) is_known: AtomicBool,
@@ -109,11 +131,28 @@ pub(super) struct Caller {
 
 impl Caller {
     /// Notes an authorized request.
-    pub(super) fn mark_requested(&self) {
+    pub(crate) fn mark_requested(&self) {
+        self.change(|connection| connection.requested_at = Some(Instant::now()));
+    }
+
+    /// Keeps the connection open until the returned value is dropped.
+    pub(crate) fn keep(&self) -> Kept<'_> {
+        self.change(|connection| connection.is_busy = true);
+        Kept(self)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Connection)) {
         let mut open = lock(&self.connections.open);
-        if let Some(connection) = open.iter_mut().find(|connection| connection.id == self.id) {
-            connection.requested_at = Some(Instant::now());
-        }
+        open.iter_mut().find(|connection| connection.id == self.id).map(change);
+    }
+}
+
+/// Marks a connection as busy.
+pub(crate) struct Kept<'a>(&'a Caller);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.0.change(|connection| connection.is_busy = false);
     }
 }
 
@@ -123,15 +162,18 @@ impl Drop for Caller {
     }
 }
 
-/// The connection that must be closed for a new one of `peer`, if any: one of its own, or of the
-/// address that holds most connections without an authorized request.
-fn one_too_many(open: &[Connection], peer: Peer) -> Option<usize> {
-    if held(open, peer) >= CONNECTIONS_EACH {
-        least(open, peer)
-    } else if open.len() >= CONNECTIONS {
-        least_of_crowd(open)
-    } else {
-        None
+impl ConnectionLimits {
+    /// The connection that must be closed for a new one of `peer`, if any: one of its own, or of
+    /// the address that holds most connections without an authorized request.
+    fn one_too_many(&self, open: &[Connection], peer: Peer) -> Option<usize> {
+        let each = if peer.0.is_loopback() { self.local } else { self.each };
+        if held(open, peer) >= each {
+            least(open, peer)
+        } else if open.len() >= self.total {
+            least_of_crowd(open)
+        } else {
+            None
+        }
     }
 }
 
@@ -142,19 +184,24 @@ fn held(open: &[Connection], peer: Peer) -> usize {
 /// A connection without an authorized request if there is one, of the address that holds most such
 /// connections; else the least used of the address that holds most connections.
 fn least_of_crowd(open: &[Connection]) -> Option<usize> {
-    let idle = || open.iter().filter(|connection| connection.requested_at.is_none());
+    let idle = || {
+        open.iter().filter(|connection| connection.requested_at.is_none() && !connection.is_busy)
+    };
     let idle_of_peer = |peer: &Peer| idle().filter(|connection| connection.peer == *peer).count();
     let busiest_peer =
         idle().map(|connection| connection.peer).min_by_key(|peer| Reverse(idle_of_peer(peer)));
     let busiest_peer = busiest_peer.or_else(|| {
-        open.iter().map(|connection| connection.peer).max_by_key(|peer| held(open, *peer))
+        let free = open.iter().filter(|connection| !connection.is_busy);
+        free.map(|connection| connection.peer).max_by_key(|peer| held(open, *peer))
     });
     least(open, busiest_peer?)
 }
 
-/// The connection of an address without an authorized request, or with the oldest one.
+/// The connection of an address without an authorized request, or with the oldest one; none while
+/// all are busy.
 fn least(open: &[Connection], peer: Peer) -> Option<usize> {
-    let of_peer = open.iter().enumerate().filter(|(_, connection)| connection.peer == peer);
+    let is_free = |connection: &Connection| connection.peer == peer && !connection.is_busy;
+    let of_peer = open.iter().enumerate().filter(|(_, connection)| is_free(connection));
     of_peer
         .min_by_key(|(_, connection)| (connection.requested_at, connection.id))
         .map(|(index, _)| index)
@@ -212,12 +259,14 @@ impl Guesses {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        CONNECTIONS, CONNECTIONS_EACH, Connection, GUESS, GUESSERS, GUESSES, Guesses, Peer,
-        one_too_many,
-    };
+    use super::{Connection, ConnectionLimits, GUESS, GUESSERS, GUESSES, Guesses, Peer};
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::{Duration, Instant};
+
+    const CONNECTIONS: usize = 64;
+    const CONNECTIONS_EACH: usize = 32;
+    const LIMITS: ConnectionLimits =
+        ConnectionLimits { total: CONNECTIONS, each: CONNECTIONS_EACH, local: 1 };
 
     fn peer(number: u32) -> Peer {
         Peer::from(IpAddr::from(Ipv4Addr::from_bits(number)))
@@ -238,11 +287,13 @@ mod tests {
         let task = runtime.spawn(async {}).abort_handle();
         let mut open: Vec<Connection> = Vec::new();
         let mut add = |number: u32, requested_at: Option<Instant>| {
-            let gone = one_too_many(&open, peer(number)).map(|index| open.swap_remove(index));
+            let gone =
+                LIMITS.one_too_many(&open, peer(number)).map(|index| open.swap_remove(index));
             let id = open
                 .last()
                 .map_or(0, |_| open.iter().map(|connection| connection.id).max().unwrap() + 1);
-            open.push(Connection { id, peer: peer(number), requested_at, task: task.clone() });
+            let task = task.clone();
+            open.push(Connection { id, peer: peer(number), requested_at, is_busy: false, task });
             gone.map(|gone| (gone.peer, gone.id))
         };
         // Its first connection has an authorized request, and outlives idle ones.
@@ -265,11 +316,16 @@ mod tests {
             id,
             peer: peer(number),
             requested_at,
+            is_busy: false,
             task: task.clone(),
         };
         let mut open: Vec<_> = (0..2).map(|id| connection(id, 1, Some(Instant::now()))).collect();
         open.extend((2..CONNECTIONS as u64).map(|id| connection(id, id as u32, None)));
-        assert_eq!(one_too_many(&open, peer(1000)).map(|index| open[index].id), Some(2));
+        assert_eq!(LIMITS.one_too_many(&open, peer(1000)).map(|index| open[index].id), Some(2));
+        open.iter_mut().filter(|connection| connection.id != 40).for_each(|it| it.is_busy = true);
+        assert_eq!(LIMITS.one_too_many(&open, peer(1000)).map(|index| open[index].id), Some(40));
+        open.iter_mut().for_each(|connection| connection.is_busy = true);
+        assert_eq!(LIMITS.one_too_many(&open, peer(1000)), None);
     }
 
     #[test]

@@ -8,18 +8,18 @@ use crate::network::Shape;
 
 /// A source of draws: recorded values, or a random seed's.
 #[derive(Clone, Debug)]
-pub struct NoiseDraws {
+pub struct NoiseSequence {
     /// The values that another program drew, in order, and how many have been used.
     recorded: Option<(Vec<f32>, usize)>,
     seed: u64,
     count: u32,
-    /// Stages whose steps have their noise.
+    /// The number of stages whose steps were given their noise.
     stages: u64,
 }
 
-impl NoiseDraws {
+impl NoiseSequence {
     /// Draws from a random seed.
-    pub fn of_seed(seed: u64) -> Self {
+    pub fn from_seed(seed: u64) -> Self {
         Self { recorded: None, seed, count: 0, stages: 0 }
     }
 

@@ -1,0 +1,283 @@
+//! Tensors of the Open Inference Protocol as images, and images as tensors.
+
+use std::fmt;
+
+use super::problem::Problem;
+use super::tensors::Tensor;
+use super::work::Outcome;
+use crate::media::still::Limits;
+use crate::media::{Image, Samples};
+
+/// The element type of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    U8,
+    U16,
+    F32,
+}
+
+impl Element {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::U8 => "UINT8",
+            Self::U16 => "UINT16",
+            Self::F32 => "FP32",
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::U16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// The size of images in a tensor.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    images: usize,
+    /// Height, width, channels.
+    sides: [usize; 3],
+}
+
+/// The images of a tensor of `[height, width, channels]`, or `[images, height, width, channels]`.
+#[derive(Debug)]
+pub(super) struct Images {
+    pub(super) images: Vec<Image>,
+    pub(super) has_batch: bool,
+    pub(super) element: Element,
+}
+
+impl Images {
+    pub(super) fn of(tensor: &Tensor, binary: Option<&[u8]>, limits: &Limits) -> Outcome<Self> {
+        let name = &tensor.name;
+        let element = match tensor.datatype.as_str() {
+            "UINT8" => Element::U8,
+            "UINT16" => Element::U16,
+            "FP32" => Element::F32,
+            other => {
+                let text =
+                    format!("{name} has the datatype {other}; expected UINT8, UINT16 or FP32");
+                return Err(Problem::invalid(text));
+            }
+        };
+        let shape = shape(tensor, limits)?;
+        let each: usize = shape.sides.iter().product();
+        let count = shape.images * each;
+        let wrong = |found: usize, what: &str, expected: usize| {
+            let text = format!(
+                "{name} of shape {:?} and datatype {} has {found} {what}; expected {expected}",
+                tensor.shape, tensor.datatype
+            );
+            Err(Problem::invalid(text))
+        };
+        let samples: Vec<Samples> = match (binary, &tensor.data) {
+            (Some(_), Some(_)) => {
+                return Err(Problem::invalid(format!("{name} has both data and binary data")));
+            }
+            (None, None) => return Err(Problem::invalid(format!("{name} has no data"))),
+            (Some(bytes), None) if bytes.len() != count * element.bytes() => {
+                return wrong(bytes.len(), "bytes", count * element.bytes());
+            }
+            (Some(bytes), None) => bytes
+                .chunks_exact(each * element.bytes())
+                .map(|bytes| from_bytes(bytes, element))
+                .collect::<Outcome<_>>()?,
+            (None, Some(data)) if data.numbers.len() != count => {
+                return wrong(data.numbers.len(), "numbers", count);
+            }
+            (None, Some(data)) => data
+                .numbers
+                .chunks_exact(each)
+                .map(|numbers| from_numbers(numbers, element))
+                .collect::<Outcome<_>>()?,
+        };
+        let [height, width, channels] = shape.sides;
+        let image = |samples| {
+            Image::new(width, height, channels, samples)
+                .map_err(|error| Problem::invalid(error.to_string()))
+        };
+        let images = samples.into_iter().map(image).collect::<Outcome<_>>()?;
+        Ok(Self { images, has_batch: tensor.shape.len() == 4, element })
+    }
+}
+
+fn shape(tensor: &Tensor, limits: &Limits) -> Outcome<Shape> {
+    let Tensor { name, shape, .. } = tensor;
+    let (images, sides) = match *shape.as_slice() {
+        [height, width, channels] => (1, [height, width, channels]),
+        [images, height, width, channels] => (images, [height, width, channels]),
+        _ => (0, [0; 3]),
+    };
+    let [height, width, channels] = sides;
+    if images == 0 || height == 0 || width == 0 || !(1..=4).contains(&channels) {
+        let text = format!(
+            "{name} has the shape {shape:?}; expected [height, width, channels] or [images, \
+             height, width, channels], with 1 channel (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA)"
+        );
+        return Err(Problem::invalid(text));
+    }
+    let bytes = sides.iter().try_fold(images, |product, side| product.checked_mul(*side));
+    // Elements of FP32 are the largest.
+    let is_small = bytes.is_some_and(|bytes| bytes <= limits.max_bytes / 4);
+    if !is_small || height.max(width) > limits.max_side as u64 {
+        let text = format!(
+            "{name} has the shape {shape:?}; at most {} pixels a side and {} Mi elements are taken",
+            limits.max_side,
+            limits.max_bytes >> 22
+        );
+        return Err(Problem::new(hyper::StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
+    Ok(Shape { images: images as usize, sides: sides.map(|side| side as usize) })
+}
+
+/// The largest value of 16 bits.
+const MOST: f32 = u16::MAX as f32;
+
+/// A value from 0 to 1, in 16 bits. What is beyond is clipped.
+fn quantized(value: f32) -> u16 {
+    (value * MOST).round() as u16
+}
+
+const NOT_FINITE: &str = "a value of the image is NaN or infinite; expected numbers from 0 to 1";
+
+fn from_bytes(bytes: &[u8], element: Element) -> Outcome<Samples> {
+    Ok(match element {
+        Element::U8 => Samples::U8(bytes.to_vec()),
+        Element::U16 => {
+            let value = |pair: &[u8]| pair.try_into().map_or(0, u16::from_le_bytes);
+            Samples::U16(bytes.chunks_exact(2).map(value).collect())
+        }
+        Element::F32 => {
+            let value = |four: &[u8]| {
+                let value = four.try_into().map_or(f32::NAN, f32::from_le_bytes);
+                if value.is_finite() {
+                    Ok(quantized(value))
+                } else {
+                    Err(Problem::invalid(NOT_FINITE))
+                }
+            };
+            Samples::U16(bytes.chunks_exact(4).map(value).collect::<Outcome<_>>()?)
+        }
+    })
+}
+
+fn from_numbers(numbers: &[f32], element: Element) -> Outcome<Samples> {
+    let most = match element {
+        Element::U8 => f32::from(u8::MAX),
+        Element::U16 => MOST,
+        Element::F32 if numbers.iter().all(|value| value.is_finite()) => {
+            return Ok(Samples::U16(numbers.iter().copied().map(quantized).collect()));
+        }
+        Element::F32 => return Err(Problem::invalid(NOT_FINITE)),
+    };
+    if let Some(value) =
+        numbers.iter().find(|value| value.fract() != 0.0 || !(0.0..=most).contains(*value))
+    {
+        let text =
+            format!("{value} is no {}; expected whole numbers from 0 to {most}", element.name());
+        return Err(Problem::invalid(text));
+    }
+    Ok(match element {
+        Element::U8 => Samples::U8(numbers.iter().map(|value| *value as u8).collect()),
+        _ => Samples::U16(numbers.iter().map(|value| *value as u16).collect()),
+    })
+}
+
+/// The elements of images as bytes, little-endian.
+pub(super) fn to_bytes(images: &[Image], element: Element) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for image in images {
+        match (&image.samples, element) {
+            (Samples::U8(samples), _) => bytes.extend_from_slice(samples),
+            (Samples::U16(samples), Element::F32) => {
+                let value = |value: &u16| (f32::from(*value) / MOST).to_le_bytes();
+                bytes.extend(samples.iter().flat_map(value));
+            }
+            (Samples::U16(samples), _) => {
+                bytes.extend(samples.iter().flat_map(|value| value.to_le_bytes()));
+            }
+        }
+    }
+    bytes
+}
+
+/// The elements of images as JSON numbers with commas between them.
+pub(super) fn to_text(images: &[Image], element: Element) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let mut put = |value: &dyn fmt::Display| {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{value}");
+    };
+    for image in images {
+        match (&image.samples, element) {
+            (Samples::U8(samples), _) => samples.iter().for_each(|value| put(value)),
+            (Samples::U16(samples), Element::F32) => {
+                samples.iter().for_each(|value| put(&(f32::from(*value) / MOST)));
+            }
+            (Samples::U16(samples), _) => samples.iter().for_each(|value| put(value)),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Element, Images, to_bytes, to_text};
+    use crate::media::Samples;
+    use crate::media::still::Limits;
+    use crate::serve::tensors::Tensor;
+
+    fn parse(text: &str) -> Result<Images, String> {
+        let tensor: Tensor = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        Images::of(&tensor, None, &Limits::default()).map_err(|problem| problem.text)
+    }
+
+    #[test]
+    fn reads_flat_and_nested_numbers() {
+        for data in ["[1,2,3,4,5,6]", "[[[1],[2],[3]],[[4],[5],[6]]]"] {
+            let text =
+                format!(r#"{{"name":"image","shape":[2,3,1],"datatype":"UINT8","data":{data}}}"#);
+            let images = parse(&text).unwrap();
+            assert_eq!(images.images[0].samples, Samples::U8(vec![1, 2, 3, 4, 5, 6]));
+            assert_eq!(to_text(&images.images, Element::U8), "1,2,3,4,5,6");
+        }
+        let floats = r#"{"name":"image","shape":[1,1,2,1],"datatype":"FP32","data":[-1,0.5]}"#;
+        let images = parse(floats).unwrap();
+        assert_eq!(
+            (images.has_batch, &images.images[0].samples),
+            (true, &Samples::U16(vec![0, 32768]))
+        );
+        assert_eq!(to_bytes(&images.images, Element::F32).len(), 8);
+    }
+
+    #[test]
+    fn refuses_what_is_no_image() {
+        let tensor = |shape: &str, datatype: &str, data: &str| {
+            format!(r#"{{"name":"image","shape":{shape},"datatype":"{datatype}","data":{data}}}"#)
+        };
+        for (text, message) in [
+            (tensor("[1,1,1]", "UINT8", "[256]"), "from 0 to 255"),
+            (tensor("[1,1,1]", "UINT8", "[1.5]"), "whole numbers"),
+            (tensor("[1,1,1]", "UINT8", "[1,2]"), "has 2 numbers; expected 1"),
+            (tensor("[1,1,1]", "INT8", "[1]"), "expected UINT8, UINT16 or FP32"),
+            (tensor("[1,1,5]", "UINT8", "[1]"), "has the shape"),
+            (tensor("[1,1]", "UINT8", "[1]"), "has the shape"),
+            (tensor("[0,1,1]", "UINT8", "[]"), "has the shape"),
+            (tensor("[-1,1,1]", "UINT8", "[1]"), "invalid value"),
+            (tensor("[99999,99999,3]", "UINT8", "[1]"), "pixels a side"),
+            (tensor("[18446744073709551615,2,1]", "UINT8", "[1]"), "pixels a side"),
+            (tensor("[1,1,1]", "UINT8", r#"["a"]"#), "has 0 numbers"),
+            (tensor("[1,1,1]", "UINT8", r#"["a",1]"#), "both numbers and texts"),
+            (tensor("[1,1,1]", "UINT8", "[{}]"), "numbers or texts"),
+            (tensor("[1,1,1]", "FP32", "[1e300]"), "NaN or infinite"),
+            (tensor("[1,1,1]", "UINT8", &"[".repeat(1000)), "recursion"),
+        ] {
+            let problem = parse(&text).unwrap_err();
+            assert!(problem.contains(message), "{text}: {problem}");
+        }
+    }
+}
