@@ -4,7 +4,7 @@
 # It takes the binary of the same profile, GStreamer 1.16 or newer with the plugins base and good, and Python's gi.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
-profile=${1:-wheel}
+profile=${1:-binding}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

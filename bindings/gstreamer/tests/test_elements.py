@@ -215,7 +215,7 @@ class Ends(unittest.TestCase):
         for element, *words in [
             ("eddydenoise sigma=much", "sigma=much", "expected auto"),
             ("eddydenoise model=nothing", "no bundled model", "denoise-fast"),
-            ("eddydenoise model=upscale-x2", "upscale-x2", "to upscale"),
+            ("eddydenoise model=upscale-x2", "upscale-x2", "its task is upscale"),
             ("eddydenoise precision=f64", "precision=f64", "int8"),
             ("eddydenoise device=tpu", "device=tpu", "cuda"),
             ("eddydenoise device=cuda", "cuda:0", "runtime"),
