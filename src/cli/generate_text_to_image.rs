@@ -155,9 +155,11 @@ impl<'a> StagedRun<'a> {
             let indices = first..(first + together).min(count);
             let samples =
                 indices.clone().map(|i| self.sample(i)).collect::<eddy::Result<Vec<_>>>()?;
+            let arguments = self.arguments;
             for (i, sampled) in indices.zip(samples) {
                 let report = report.get_or_insert_with(|| {
-                    self.arguments.prompts.report(&sampled.report, self.arguments.run.console);
+                    let Arguments { prompts, model, run, .. } = arguments;
+                    prompts.report(model, &sampled.report, run.console);
                     sampled.report.clone()
                 });
                 let seed = sampled.seed;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
 use eddy::digest::sha256;
@@ -120,8 +121,15 @@ impl PromptOptions {
         }
     }
 
-    /// Reports the parts of the prompts that had no effect.
-    pub(crate) fn report(&self, report: &TextToImageReport, console: Console) {
+    /// Reports the parts of the prompts that had no effect, and how to load the model faster.
+    pub(crate) fn report(&self, model: &str, report: &TextToImageReport, console: Console) {
+        if report.unprepared >= LONG_LOAD {
+            console.note_unless_json(format!(
+                "its networks took {:.0} s to load; after `eddy prepare {model}`, which saves them \
+                 as they are then, they load faster and take less memory",
+                report.unprepared.as_secs_f64()
+            ));
+        }
         for (end, room) in &report.truncated {
             let end = shortened(end);
             console.note_unless_json(format!(
@@ -136,6 +144,9 @@ impl PromptOptions {
         }
     }
 }
+
+/// From this time of loading on, a user is told how to shorten it.
+const LONG_LOAD: Duration = Duration::from_secs(5);
 
 /// Opens the pipeline in the folder `model`. `retention` says which networks stay loaded.
 pub(crate) fn open_pipeline(

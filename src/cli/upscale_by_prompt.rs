@@ -105,7 +105,7 @@ impl Arguments {
             let (mut large, report) =
                 pipeline.enlarge(&small, &request, &mut draws, &mut |it| job.on_progress(it))?;
             if !is_reported {
-                own.prompts.report(&report, run.console);
+                own.prompts.report(model, &report, run.console);
                 is_reported = true;
             }
             let request = TextToImageRequest { start: Some(&small), ..request.clone() };

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::machine;
@@ -93,6 +94,8 @@ pub(super) struct NetworkPool {
     sizes: RefCell<BTreeMap<String, u64>>,
     /// How many networks have been loaded.
     loads: usize,
+    /// The time that loading took of networks whose optimized graphs could have been saved.
+    unprepared: Duration,
     /// Measures the memory that the process has, in bytes.
     resident: fn() -> u64,
 }
@@ -102,7 +105,16 @@ impl NetworkPool {
         let (runtime, folder) = (Arc::clone(runtime), folder.to_owned());
         let resident = machine::resident_memory;
         let (idle, sizes) = (Vec::new(), RefCell::default());
-        Self { runtime, folder, options, idle, sizes, loads: 0, resident }
+        Self {
+            runtime,
+            folder,
+            options,
+            idle,
+            sizes,
+            loads: 0,
+            unprepared: Duration::ZERO,
+            resident,
+        }
     }
 
     pub(super) fn runtime(&self) -> &Arc<Runtime> {
@@ -118,6 +130,11 @@ impl NetworkPool {
         self.loads
     }
 
+    /// The time that loading took of networks whose optimized graphs could have been saved.
+    pub(super) fn unprepared(&self) -> Duration {
+        self.unprepared
+    }
+
     /// The network in this file, loaded unless it still is.
     ///
     /// # Errors
@@ -129,13 +146,19 @@ impl NetworkPool {
         let files = self.prepare(file)?;
         let path = &files.graph;
         let (model, options) = (path.display().to_string(), self.options.session);
-        if let Some(optimized) = self.optimized(&files).filter(OptimizedGraph::is_saved)
+        let optimized = self.optimized(&files);
+        if let Some(optimized) = optimized.as_ref().filter(|optimized| optimized.is_saved())
             && let Ok(graph) =
-                TensorGraph::open_optimized(&self.runtime, &model, &optimized, options)
+                TensorGraph::open_optimized(&self.runtime, &model, optimized, options)
         {
             return Ok(graph);
         }
-        TensorGraph::open(&self.runtime, &model, path, options)
+        let begun = Instant::now();
+        let graph = TensorGraph::open(&self.runtime, &model, path, options)?;
+        if optimized.is_some() {
+            self.unprepared += begun.elapsed();
+        }
+        Ok(graph)
     }
 
     /// Saves the optimized graph of the network in this file, unless it is in the cache.

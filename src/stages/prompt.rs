@@ -1,5 +1,8 @@
 //! Prompt weights: `a (red:1.3) house`, as most tools for diffusion write them.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 /// A part of a prompt, and the weight of its tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fragment {
@@ -14,7 +17,8 @@ pub struct Fragment {
 /// without weights is one part.
 pub fn fragments(prompt: &str) -> Vec<Fragment> {
     let mut found = Vec::new();
-    split(prompt, 1.0, MOST_NESTED, &mut found);
+    let splitter = Splitter { prompt, weighted: weighted(prompt) };
+    splitter.split(0..prompt.len(), 1.0, MOST_NESTED, &mut found);
     if found.is_empty() {
         found.push(Fragment { text: String::new(), weight: 1.0 });
     }
@@ -24,27 +28,42 @@ pub fn fragments(prompt: &str) -> Vec<Fragment> {
 /// The most levels of nested weights.
 const MOST_NESTED: usize = 32;
 
-fn split(text: &str, weight: f32, levels: usize, found: &mut Vec<Fragment>) {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some(character) = rest.chars().next() {
-        if let Some(escaped) = rest.strip_prefix('\\').and_then(|rest| rest.chars().next())
-            && matches!(escaped, '(' | ')')
-        {
-            plain.push(escaped);
-            rest = &rest[2..];
-        } else if levels > 0
-            && let Some((inner, own, after)) = weighted(rest)
-        {
-            push(&mut plain, weight, found);
-            split(inner, weight * own, levels - 1, found);
-            rest = after;
-        } else {
-            plain.push(character);
-            rest = &rest[character.len_utf8()..];
+struct Splitter<'a> {
+    prompt: &'a str,
+    /// What is weighted, by the position of its opening parenthesis.
+    weighted: HashMap<usize, Weighted>,
+}
+
+/// The end of a `(text:weight)`.
+struct Weighted {
+    colon: usize,
+    close: usize,
+    weight: f32,
+}
+
+impl Splitter<'_> {
+    /// Adds the parts of a range of the prompt.
+    fn split(&self, range: Range<usize>, weight: f32, levels: usize, found: &mut Vec<Fragment>) {
+        let mut plain = String::new();
+        let mut at = range.start;
+        while let Some(character) = self.prompt[at..range.end].chars().next() {
+            let following = self.prompt[at + character.len_utf8()..range.end].chars().next();
+            if let ('\\', Some(escaped @ ('(' | ')'))) = (character, following) {
+                plain.push(escaped);
+                at += 2;
+            } else if levels > 0
+                && let Some(part) = self.weighted.get(&at)
+            {
+                push(&mut plain, weight, found);
+                self.split(at + 1..part.colon, weight * part.weight, levels - 1, found);
+                at = part.close + 1;
+            } else {
+                plain.push(character);
+                at += character.len_utf8();
+            }
         }
+        push(&mut plain, weight, found);
     }
-    push(&mut plain, weight, found);
 }
 
 fn push(plain: &mut String, weight: f32, found: &mut Vec<Fragment>) {
@@ -53,27 +72,38 @@ fn push(plain: &mut String, weight: f32, found: &mut Vec<Fragment>) {
     }
 }
 
-/// The text and the weight of a `(text:weight)` at the start of `text`, and what follows.
-fn weighted(text: &str) -> Option<(&str, f32, &str)> {
-    let inside = text.strip_prefix('(')?;
-    let mut depth = 1;
+/// Finds what is weighted, in one pass, since prompts of strangers may have any length.
+fn weighted(prompt: &str) -> HashMap<usize, Weighted> {
+    let mut found = HashMap::new();
+    let mut opened = Vec::new();
+    // The last colon after the last parenthesis: a weight has neither.
+    let mut colon = None;
     let mut is_escaped = false;
-    for (at, character) in inside.char_indices() {
+    for (at, character) in prompt.char_indices() {
         match character {
-            _ if is_escaped => {}
-            '(' => depth += 1,
-            ')' => depth -= 1,
+            '(' | ')' if is_escaped => {}
+            '(' => {
+                opened.push(at);
+                colon = None;
+            }
+            ')' => {
+                if let (Some(open), Some(colon)) = (opened.pop(), colon.take())
+                    && let Some(weight) = parse(&prompt[colon + 1..at])
+                {
+                    found.insert(open, Weighted { colon, close: at, weight });
+                }
+            }
+            ':' => colon = Some(at),
             _ => {}
         }
-        is_escaped = character == '\\' && !is_escaped;
-        if depth == 0 {
-            let (inner, weight) = inside[..at].rsplit_once(':')?;
-            let weight: f32 = weight.trim().parse().ok()?;
-            let is_possible = weight.is_finite() && (0.0..=10.0).contains(&weight);
-            return is_possible.then_some((inner, weight, &inside[at + 1..]));
-        }
+        is_escaped = character == '\\';
     }
-    None
+    found
+}
+
+fn parse(weight: &str) -> Option<f32> {
+    let weight = weight.trim().parse().ok()?;
+    (0.0..=10.0).contains(&weight).then_some(weight)
 }
 
 #[cfg(test)]
@@ -99,5 +129,10 @@ mod tests {
         assert_eq!(parts("(a:nan)(b:-1)"), of(&[("(a:nan)(b:-1)", 1.0)]));
         let deep = format!("{}a{}", "(".repeat(9000), ":1)".repeat(9000));
         assert_eq!(parts(&deep).len(), 1);
+        // Each takes minutes if parentheses are looked for anew from each of them.
+        for (before, after) in [("(", ""), ("(", ")"), ("(", ":0)"), ("(a:1", ""), ("((:1)", ")")] {
+            let long = before.repeat(200_000) + &after.repeat(200_000);
+            assert!(!parts(&long).is_empty());
+        }
     }
 }
