@@ -125,8 +125,8 @@ impl PromptOptions {
     pub(crate) fn report(&self, model: &str, report: &TextToImageReport, console: Console) {
         if report.unprepared >= LONG_LOAD {
             console.note_unless_json(format!(
-                "its networks took {:.0} s to load; after `eddy prepare {model}`, which saves them \
-                 as they are then, they load faster and take less memory",
+                "its networks took {:.0} s to load; run `eddy prepare {model}` once, and they load \
+                 in a fraction of that from then on",
                 report.unprepared.as_secs_f64()
             ));
         }
