@@ -413,7 +413,7 @@ pub(crate) fn recorded(noise: Array5<f32>) -> eddy::Result<Recorded> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Memory")]
 pub(crate) struct MemoryOptions {
-    /// Longest side of a tile in pixels; 0 chooses the largest that fits --max-memory
+    /// Longest side of a tile in pixels; 0 chooses the fastest that fits --max-memory
     #[arg(short = 't', long, value_name = "PX", default_value_t = 0)]
     tile: usize,
 

@@ -28,7 +28,7 @@ pub struct TextToImageOptions {
     /// `model_int8.onnx` for `Int8`. A part without such a file runs its `model.onnx`. Default:
     /// `F32`.
     pub precision: Precision,
-    /// How a decoder is run in tiles. Default: the largest that fit the memory limit.
+    /// How a decoder is run in tiles. Default: the fastest that fit the memory limit.
     pub tile: TileChoice,
     /// Maximum memory of the whole process, in bytes. Default: none; networks then stay loaded
     /// within what the machine has available, and tiles fit into a quarter of its memory.

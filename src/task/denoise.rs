@@ -100,7 +100,7 @@ pub struct DenoiseOptions {
     pub seed: u64,
     /// Part of the estimated noise to remove, 0 (none) to 1 (all). Default: 1.
     pub strength: Strength,
-    /// How images are divided into tiles. Default: the largest that fit the budget.
+    /// How images are divided into tiles. Default: the fastest that fit the budget.
     pub tile: TileChoice,
     /// The memory budget. Default: a quarter of the machine's memory.
     pub budget: Budget,

@@ -38,7 +38,7 @@ pub struct GenerateOptions {
     /// Part of the schedule that is sampled when there is a start image, above 0 to 1; 1 starts
     /// from noise. Default: 1.
     pub strength: Option<f64>,
-    /// How images are divided into tiles. Default: the largest that fit the budget.
+    /// How images are divided into tiles. Default: the fastest that fit the budget.
     pub tile: TileChoice,
     /// The memory budget. Default: a quarter of the machine's memory.
     pub budget: Budget,

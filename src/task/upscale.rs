@@ -32,7 +32,7 @@ pub struct UpscaleOptions {
     /// The random seed; a single step needs no noise. Default: 0.
     pub seed: u64,
     /// How the large image is divided into tiles; sides and overlaps are in pixels of the small
-    /// one. Default: the largest that fit the budget.
+    /// one. Default: the fastest that fit the budget.
     pub tile: TileChoice,
     /// The memory budget. Default: a quarter of the machine's memory.
     pub budget: Budget,

@@ -308,7 +308,8 @@ impl<'a> StreamDenoiser<'a> {
     /// Processes frames with this quality step from now on.
     fn apply_quality_step(&mut self, step: QualityStep) -> Result<()> {
         let size = self.size();
-        if step.network != self.step.network {
+        // The memory of tiles of another size may not serve the new ones.
+        if (step.network, step.scale) != (self.step.network, self.step.scale) {
             self.candidates[self.step.network].denoiser.trim_memory()?;
         }
         self.step = step;

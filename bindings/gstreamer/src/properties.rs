@@ -208,7 +208,7 @@ fn of_both() -> Vec<ParamSpec> {
              core if cores differ in speed",
         ).mutable_ready().build(),
         glib::ParamSpecUInt::builder("tile").blurb(
-            "Longest side of a tile in pixels; 0 chooses the largest that fits max-memory",
+            "Longest side of a tile in pixels; 0 chooses the fastest that fits max-memory",
         ).maximum(65_535).mutable_ready().build(),
         glib::ParamSpecInt::builder("tile-overlap").blurb(
             "Overlap of neighboring tiles in pixels; -1 is twice the receptive field",
