@@ -9,7 +9,6 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ndarray::Array4;
 
@@ -282,6 +281,9 @@ impl Eddy {
         schedule: Schedule,
     ) -> Result<SamplePipeline> {
         let path = path.as_ref();
+        if !path.exists() {
+            return Err(Error::model(path.display().to_string(), "there is no such file"));
+        }
         let (name, source) = (path.display().to_string(), ModelSource::File(path));
         let classes = interface.class.as_ref().map(|_| ClassIndices::new(&name, None, None));
         let network = OnnxNetwork::load(&self.runtime, &name, source, interface, self.session)?;
@@ -355,15 +357,12 @@ impl DenoisePipeline {
             ));
         }
         let Self { package, mut network, options } = self;
-        FrameStream::start(format.clone(), move |frames, stop| {
+        FrameStream::start(format.clone(), move |frames, shared| {
             let denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
             let mut denoiser = denoiser.on_stream(&format, &format, true)?;
-            let mut watch = || {
-                if stop.load(Ordering::Relaxed) {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+            let mut watch = || match shared.is_stopped() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
             };
             let mut input = VideoFrame::default();
             while watch().is_continue() {
@@ -376,9 +375,12 @@ impl DenoisePipeline {
                     }
                 }
                 format.check(&input)?;
+                if let Some(settings) = shared.take_settings() {
+                    denoiser.apply_settings(&settings)?;
+                }
                 let mut output = VideoFrame { bytes: Vec::new(), ..input.clone() };
                 denoiser.process(&input, &mut output, &mut watch)?;
-                if frames.send(Ok(output)).is_err() {
+                if frames.send(Ok((output, denoiser.stream_status().sigma))).is_err() {
                     break;
                 }
             }

@@ -25,7 +25,7 @@ macro_rules! settings {
 
 settings! {
     ALL_ON_DEVICE = "SessionOptions::disable_cpu_fallback", "Whether operators may fall back.";
-    CLASS = "Classes::labels", "The class of a generated image.";
+    CLASS = "class", "The class of a generated image.";
     DEVICE = "SessionOptions::device", "The device.";
     IMAGE_FORMAT = "Job::format", "The format of a result.";
     INPUT = "Interface::constants", "The constant inputs of a network.";
@@ -39,7 +39,7 @@ settings! {
     PRECISION = "EddyBuilder::precision", "The precision of a network.";
     RECONNECT = "PipelineOptions::reconnect", "The time to wait for a disconnected source.";
     RUNTIME = "Runtime::load", "The library of ONNX Runtime.";
-    SIZE = "Generator::generate", "The size of a generated image.";
+    SIZE = "size", "The size of a generated image.";
     SKIP_CORRUPT = "PipelineOptions::skip_corrupt", "Whether corrupt frames are skipped.";
     STALL_TIMEOUT = "PipelineOptions::stall", "The time limit for the next frame of a source.";
     STREAM_SIZE = "CameraRequest::size", "The size of raw frames, or of a camera's.";

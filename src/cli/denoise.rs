@@ -195,7 +195,8 @@ impl Arguments {
     ) -> eddy::Result<Vec<Package>> {
         let of_planes = match sigma {
             SigmaChoice::Profile(profile) => profile.color_model == ColorModel::Yuv,
-            _ => false,
+            SigmaChoice::Planes(_) => true,
+            SigmaChoice::Auto | SigmaChoice::Known(_) => false,
         };
         let names = match (self.model.as_deref(), stream) {
             (Some(model), None) => vec![model],
@@ -359,7 +360,7 @@ impl Arguments {
         let chroma =
             report.chroma_sigma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
         let model = &record.model;
-        let name = kind.map_or(String::new(), |kind| format!("{} ({model}), ", kind.name()));
+        let name = kind.map_or(String::new(), |kind| format!("{model} for {}, ", kind.name()));
         let summary = if is_auto && kind == Some(NoiseKind::Clean) {
             "clean, left as it is".to_owned()
         } else if is_blind {

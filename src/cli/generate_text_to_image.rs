@@ -19,6 +19,7 @@ use serde_json::json;
 use super::console::Bar;
 use super::generate::{Arguments, Sink};
 use super::interrupt;
+use super::io_args::{evaluations as count_of, images_each};
 use super::preview_steps::{PreviewWriter, Waiting};
 use super::prompt_options::{first_given, open_pipeline, parameters};
 
@@ -278,9 +279,10 @@ impl Arguments {
     ) -> anyhow::Result<()> {
         let [width, height] = report.size;
         let (sampler, evaluations, count) = (report.sampler, report.evaluations, self.count);
-        let what = if count == 1 { "one image".to_owned() } else { format!("{count} images") };
+        let (what, each) = images_each(count as usize);
+        let taken = count_of(evaluations);
         let line = format!(
-            "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, \
+            "{}: {what} of {width}x{height} by {}, {sampler}, {taken}{each}, \
              {seconds:.2} s",
             self.output.display(),
             self.model

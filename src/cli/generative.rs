@@ -12,7 +12,7 @@ use eddy::video::record;
 use serde_json::{Value, json};
 
 use super::generate_args::StepWriter;
-use super::io_args::IoArgs;
+use super::io_args::{IoArgs, evaluations as count_of};
 use super::run_args::{LoadedNetwork, RunArgs};
 
 /// A run over images that generates a new image from each.
@@ -99,7 +99,7 @@ impl GenerativeRun<'_> {
             )?;
             let (sampler, evaluations) = (generator.sampler(), generator.evaluations());
             let model = &network_record.model;
-            let summary = format!("{summary} by {model}, {sampler}, {evaluations} evaluations");
+            let summary = format!("{summary} by {model}, {sampler}, {}", count_of(evaluations));
             let sampling = json!({
                 "sampler": sampler.name(), "evaluations": evaluations, "seed": self.seed,
             });

@@ -102,6 +102,13 @@ impl Arguments {
                 format!("{:.1} to {:.1} (8-bit units)", eight_bit(sigma.min), eight_bit(sigma.max)),
             ));
         }
+        if let Some(schedule) = &manifest.schedule {
+            let keys = schedule.iter().map(|(key, value)| format!("{key} = {value}"));
+            rows.push(("schedule", keys.collect::<Vec<_>>().join(", ")));
+        }
+        if let Some(sampler) = manifest.defaults.sampler {
+            rows.push(("sampler", format!("{sampler} by default")));
+        }
         if let Some(decoder) = &manifest.decoder {
             let about = format!(
                 "{}, {} times larger, to {} channels",
@@ -158,6 +165,7 @@ impl Arguments {
         }
         let lines: Vec<String> = rows
             .iter()
+            .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| format!("  {name:<15} {}", plain_line(value)))
             .collect();
         let (name, version) = (plain_line(&manifest.name), plain_line(&manifest.version));

@@ -388,6 +388,16 @@ pub(crate) fn steps(count: usize) -> String {
     if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
 }
 
+/// `1 evaluation`, `3 evaluations`.
+pub(crate) fn evaluations(count: usize) -> String {
+    if count == 1 { "1 evaluation".to_owned() } else { format!("{count} evaluations") }
+}
+
+/// `one image`, and what each takes of several: `2 images`, ` each`.
+pub(crate) fn images_each(count: usize) -> (String, &'static str) {
+    if count == 1 { ("one image".to_owned(), "") } else { (format!("{count} images"), " each") }
+}
+
 /// `one tile`, `6 tiles of 512x512`.
 pub(crate) fn tiles(count: usize, (width, height): (usize, usize)) -> String {
     match count {

@@ -8,7 +8,7 @@ use eddy::model::{Description, Precision};
 use eddy::stages::{NoiseSequence, Retention, TextToImageRequest};
 use serde_json::json;
 
-use super::io_args::IoArgs;
+use super::io_args::{IoArgs, evaluations as count_of};
 use super::prompt_options::{
     GuidanceOptions, PromptOptions, first_given, open_pipeline, parameters,
 };
@@ -114,8 +114,8 @@ impl Arguments {
             large.metadata.note = Some(note.to_string());
             let (sampler, evaluations) = (report.sampler, report.evaluations);
             let summary = format!(
-                "{factor} times larger, {width}x{height} by {model}, {sampler}, {evaluations} \
-                 evaluations"
+                "{factor} times larger, {width}x{height} by {model}, {sampler}, {}",
+                count_of(evaluations)
             );
             let fields = json!({
                 "upscale_factor": factor, "sampler": sampler, "evaluations": evaluations,

@@ -85,7 +85,7 @@ pub enum UniPcVariant {
 /// file: 1000 timesteps of DDPM's linear betas, and a network that predicts the noise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscreteSchedule {
-    /// The model's name or path, for messages. Default: `of this schedule`.
+    /// The model's name or path, for messages. Default: `with this schedule`.
     pub name: String,
     /// The number of training timesteps, at least 2. Default: 1000.
     pub train_steps: usize,
@@ -170,7 +170,7 @@ pub struct DiscreteSchedule {
 impl Default for DiscreteSchedule {
     fn default() -> Self {
         Self {
-            name: "of this schedule".into(),
+            name: "with this schedule".into(),
             train_steps: 1000,
             betas: BetaSchedule::Linear { start: 1e-4, end: 0.02 },
             zero_terminal_snr: false,

@@ -75,8 +75,9 @@ pub struct Update<'a> {
     pub output: Band<'a>,
 }
 
-/// The standard deviation of the noise at the start of a plan, in the unit that the plan calls 1.
-/// It is 1 everywhere for a plan in absolute units, and the image's own sigma for a relative plan.
+/// The standard deviation of the noise at the start of a plan, by which the noise levels of the plan
+/// are multiplied. It is 1 everywhere for a plan in absolute units, and the image's own sigma for a
+/// plan relative to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SigmaMap {
     /// One value for all pixels.

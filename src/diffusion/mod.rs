@@ -1,5 +1,10 @@
-//! The mathematics of diffusion: schedules, parameterizations, samplers as tables, positional
-//! noise, and the executor.
+//! The mathematics of diffusion: schedules, parameterizations, samplers, noise, and the executor.
+//!
+//! A [`Schedule`] says how signal and noise are mixed at each **level**, from pure noise to the clean
+//! image. A [`Sampler`] makes a [`Plan`] of it: a list of **steps**, each of which evaluates the
+//! network at one level and computes the state of the next as a linear combination of the state,
+//! the prediction, earlier predictions and fresh noise. [`execute`] runs any plan. Noise depends on
+//! the seed and the position of a pixel alone, so that tiles share it.
 //!
 //! Everything here is a pure function of its arguments. Everything computed before the sampling
 //! loop is f64.

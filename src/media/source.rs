@@ -289,7 +289,8 @@ pub(super) fn images(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         }
         let metadata = input.metadata().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
-                Error::input(input, "there is no such file or folder; check its name")
+                let what = if input.starts_with("/dev") { "device" } else { "file or folder" };
+                Error::input(input, format!("there is no such {what}; check its name"))
             }
             _ => Error::input_from(input, "it cannot be inspected; check its permissions", error),
         })?;

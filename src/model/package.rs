@@ -77,7 +77,8 @@ impl Package {
                         .to_owned()
                 }
                 (true, false) => "it is a file; expected a folder with a model.toml".to_owned(),
-                (false, _) => {
+                (false, true) => "there is no such file".to_owned(),
+                (false, false) => {
                     format!(
                         "there is no bundled model and no folder of that name; bundled are {names}"
                     )

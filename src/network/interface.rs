@@ -253,14 +253,13 @@ impl Types {
         };
         for outlet in inputs {
             if !is_known(outlet.name()) {
-                let expected: Vec<&str> =
-                    known.iter().flatten().map(|name| name.as_str()).collect();
+                let named: Vec<&str> = known.iter().flatten().map(|name| name.as_str()).collect();
+                let named = if named.is_empty() { "none".into() } else { named.join(", ") };
                 let problem = format!(
-                    "it has an input `{}` ({}) of unknown role; expected {}. \
-                     {INPUT} gives it a value",
+                    "it has an input `{}` ({}) of unknown role; the inputs with a role are: \
+                     {named}. {INPUT} gives it a value",
                     outlet.name(),
                     outlet.dtype(),
-                    expected.join(", ")
                 );
                 return Err(Error::model(model, problem));
             }

@@ -1,8 +1,8 @@
 //! Streams of denoised frames: of a source, or one by one of what the caller gives.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::media::stream::{ReadOutcome, Source, VideoFormat, VideoFrame};
 use crate::media::{Image, Samples};
 use crate::tensor::{FrameConverter, Range, write_planes};
+use crate::video::SettingsUpdate;
 
 /// How many finished frames are buffered for the iterator.
 const FRAMES_AHEAD: usize = 2;
@@ -26,28 +27,55 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct FrameStream {
     format: Arc<VideoFormat>,
-    frames: Option<Receiver<Result<VideoFrame>>>,
-    stop: Arc<AtomicBool>,
+    frames: Option<Receiver<Result<Denoised>>>,
+    shared: Arc<Shared>,
     worker: Option<JoinHandle<()>>,
+}
+
+/// A frame, and the standard deviation of its noise in 8-bit units, if there is one.
+pub(super) type Denoised = (VideoFrame, Option<f64>);
+
+/// What the reader of a stream tells the thread that processes it.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    stop: AtomicBool,
+    settings: Mutex<Option<SettingsUpdate>>,
+}
+
+impl Shared {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The changes of settings since the last call.
+    pub(super) fn take_settings(&self) -> Option<SettingsUpdate> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl FrameStream {
     pub(super) fn start<W>(format: VideoFormat, work: W) -> Result<Self>
     where
-        W: FnOnce(&SyncSender<Result<VideoFrame>>, &AtomicBool) -> Result<()> + Send + 'static,
+        W: FnOnce(&SyncSender<Result<Denoised>>, &Shared) -> Result<()> + Send + 'static,
     {
         let (sender, frames) = sync_channel(FRAMES_AHEAD);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let shared = Arc::new(Shared::default());
+        let of_worker = Arc::clone(&shared);
         let worker = std::thread::Builder::new().name("frames".to_owned()).spawn(move || {
-            if let Err(error) = work(&sender, &stopped) {
+            if let Err(error) = work(&sender, &of_worker) {
                 // The receiver may be gone.
                 let _ = sender.send(Err(error));
             }
         });
         let worker =
             worker.map_err(|error| Error::usage(format!("no thread can be started: {error}")))?;
-        Ok(Self { format: Arc::new(format), frames: Some(frames), stop, worker: Some(worker) })
+        Ok(Self { format: Arc::new(format), frames: Some(frames), shared, worker: Some(worker) })
+    }
+
+    /// Changes settings from the next frame on that is processed.
+    pub fn apply_settings(&self, update: SettingsUpdate) {
+        let mut settings = self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        *settings = Some(settings.take().unwrap_or_default().then(update));
     }
 
     /// The format of all frames.
@@ -69,13 +97,14 @@ impl Iterator for FrameStream {
                 .is_err()
                 .then(|| Err(Error::Evaluation { problem: problem.into(), source: None }));
         };
-        Some(frame.map(|frame| StreamFrame { format: Arc::clone(&self.format), frame }))
+        let format = Arc::clone(&self.format);
+        Some(frame.map(|(frame, sigma)| StreamFrame { format, frame, sigma }))
     }
 }
 
 impl Drop for FrameStream {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         // A blocked sender then sees that the receiver is gone.
         self.frames = None;
         if let Some(worker) = self.worker.take() {
@@ -91,6 +120,9 @@ pub struct StreamFrame {
     pub format: Arc<VideoFormat>,
     /// The samples, frame number and timestamp.
     pub frame: VideoFrame,
+    /// Standard deviation of the noise that was removed, in 8-bit units: of luma where the network
+    /// works on luma and chroma. `None` for a blind network.
+    pub sigma: Option<f64>,
 }
 
 impl StreamFrame {
@@ -114,13 +146,26 @@ pub struct FrameDenoiser {
     given: Sender<VideoFrame>,
     denoised: FrameStream,
     count: u64,
+    sigma: Option<f64>,
 }
 
 impl FrameDenoiser {
     pub(super) fn new(pipeline: DenoisePipeline, format: VideoFormat) -> Result<Self> {
         let (given, frames) = channel();
         let denoised = pipeline.stream(Box::new(GivenFrames { format, frames }))?;
-        Ok(Self { given, denoised, count: 0 })
+        Ok(Self { given, denoised, count: 0, sigma: None })
+    }
+
+    /// Changes settings from the next frame on.
+    pub fn apply_settings(&mut self, update: SettingsUpdate) {
+        self.denoised.apply_settings(update);
+    }
+
+    /// Standard deviation of the noise that was removed from the last frame, in 8-bit units: of
+    /// luma where the network works on luma and chroma. `None` before the first frame, and for a
+    /// blind network.
+    pub fn sigma(&self) -> Option<f64> {
+        self.sigma
     }
 
     /// The format of all frames.
@@ -129,11 +174,11 @@ impl FrameDenoiser {
     }
 
     /// Denoises the next frame, whose samples are `bytes` in the format's layout, and waits for the
-    /// result. After an error the denoiser gives no more frames.
+    /// result.
     ///
     /// # Errors
-    /// [`Error::Usage`] for another number of bytes than the format has, or after an earlier error;
-    /// [`Error::Evaluation`] when the network fails.
+    /// [`Error::Usage`] for another number of bytes than the format has, after which other frames
+    /// can be given; [`Error::Evaluation`] when the network fails, after which none can.
     pub fn run(&mut self, bytes: Vec<u8>) -> Result<VideoFrame> {
         let format = self.format();
         if bytes.len() != format.bytes() {
@@ -149,7 +194,10 @@ impl FrameDenoiser {
         self.count += 1;
         let ended = || Error::usage("the stream has ended by an error; make another one");
         self.given.send(frame).map_err(|_| ended())?;
-        self.denoised.next().unwrap_or_else(|| Err(ended())).map(|denoised| denoised.frame)
+        let StreamFrame { frame, sigma, .. } =
+            self.denoised.next().unwrap_or_else(|| Err(ended()))?;
+        self.sigma = sigma;
+        Ok(frame)
     }
 }
 
@@ -181,6 +229,8 @@ mod tests {
     use crate::error::Result;
     use crate::media::stream::{PixelFormat, Rate, VideoFormat};
     use crate::pipelines::Eddy;
+    use crate::task::SigmaChoice;
+    use crate::video::SettingsUpdate;
 
     #[test]
     fn frames_given_one_by_one_come_back_in_order() -> Result<()> {
@@ -195,5 +245,23 @@ mod tests {
         let problem = denoiser.run(vec![0; 5]).unwrap_err().to_string();
         assert_eq!(problem, "a frame has 5 bytes; 32x16 yuv420p has 768");
         denoiser.run(vec![100; bytes]).map(|_| ())
+    }
+
+    #[test]
+    fn sigma_changes_from_the_next_frame_on() -> Result<()> {
+        let format = VideoFormat::new(32, 16, Rate::of(25), PixelFormat::I420);
+        let bytes = format.bytes();
+        let mut denoiser = Eddy::new()?.denoiser("camera")?.frame_by_frame(format)?;
+        denoiser.run(vec![100; bytes])?;
+        assert_eq!(denoiser.sigma(), Some(0.0));
+        for sigma in [12.0, 30.0] {
+            denoiser.apply_settings(SettingsUpdate {
+                sigma: Some(SigmaChoice::Known(sigma)),
+                ..SettingsUpdate::default()
+            });
+            denoiser.run(vec![100; bytes])?;
+            assert_eq!(denoiser.sigma().map(f64::round), Some(sigma));
+        }
+        Ok(())
     }
 }

@@ -109,12 +109,7 @@ impl SharedState {
     /// Called for a client: merges new settings with those that were not applied yet.
     pub(super) fn request_settings(&self, more: SettingsUpdate) {
         let mut settings = lock(&self.settings);
-        let SettingsUpdate { sigma, steps, temporal } = settings.take().unwrap_or_default();
-        *settings = Some(SettingsUpdate {
-            sigma: more.sigma.or(sigma),
-            steps: more.steps.or(steps),
-            temporal: more.temporal.or(temporal),
-        });
+        *settings = Some(settings.take().unwrap_or_default().then(more));
     }
 
     pub(super) fn metrics(&self) -> Option<Metrics> {

@@ -244,15 +244,17 @@ impl<'a> Denoiser<'a> {
         options: DenoiseOptions,
     ) -> Result<Self> {
         let takes_sigma = manifest.inputs.sigma.is_some();
-        if !matches!(manifest.task, Task::Denoise | Task::Deblur)
-            || manifest.prediction != Prediction::Denoised
-            || !(takes_sigma || manifest.is_blind())
-        {
-            let problem = format!(
-                "its task is {} and it predicts {}; expected a denoiser that predicts \
-                 `denoised` and is conditioned on sigma or blind",
-                manifest.task, manifest.prediction
-            );
+        let Manifest { task, prediction, .. } = manifest;
+        let problem = if !matches!(task, Task::Denoise | Task::Deblur) {
+            Some(format!("its task is {task}; expected denoise or deblur"))
+        } else if *prediction != Prediction::Denoised {
+            Some(format!("it predicts {prediction}; expected `denoised`"))
+        } else if !(takes_sigma || manifest.is_blind()) {
+            Some("it is conditioned on a timestep; expected sigma, or no noise level".into())
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
             return Err(Error::model(&manifest.name, problem));
         }
         let steps = options.steps.unwrap_or(manifest.defaults.steps);
@@ -277,7 +279,7 @@ impl<'a> Denoiser<'a> {
         if let Some(sigma) = stated.into_iter().find(|sigma| !(sigma.is_finite() && *sigma >= 0.0))
         {
             return Err(Error::usage(format!(
-                "sigma {sigma} is not a noise level; expected `auto` or a number from 0 on"
+                "sigma {sigma} is not a noise level; expected a number from 0 on"
             )));
         }
         let plan = denoise_plan(steps, options.eta)?;

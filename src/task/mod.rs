@@ -1,4 +1,4 @@
-//! Tasks: what `x` starts as, its map of sigma, and post-processing.
+//! Tasks: the initial state of each, its sigma map, and post-processing.
 
 mod bicubic;
 mod budget;

@@ -103,5 +103,5 @@ fn rejects_inputs_of_unknown_role() {
     eddy("denoise a.png -o b.png -m identity.onnx")
         .within(&place)
         .fails(4)
-        .says("no bundled model");
+        .says("there is no such file");
 }

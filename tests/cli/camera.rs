@@ -134,7 +134,7 @@ fn jpeg_noise_selects_the_model() {
         }
     }
     for (image, said) in
-        [(&smoothed, "camera noise (camera)"), (&noisy, "white noise (denoise-fast)")]
+        [(&smoothed, "camera for camera noise"), (&noisy, "denoise-fast for white noise")]
     {
         still::write(image, &place.path("noisy.jpg"), Format::Jpeg, &options).unwrap();
         eddy("denoise noisy.jpg -o out.png").within(&place).succeeds().says(said);

@@ -165,7 +165,7 @@ fn the_scale_selects_a_model() {
     eddy("denoise small.png -o other.png -m upscale-x2")
         .within(&place)
         .fails(4)
-        .says("expected a denoiser");
+        .says("expected denoise or deblur");
     place.holds_only(&["large.png", "larger", "small.png"]);
 }
 

@@ -155,7 +155,7 @@ pub fn plan_from(
         }
         Schedule::Sigmas(schedule) => {
             schedule.check()?;
-            (Levels::ve(schedule, path, steps, eta), "of this schedule")
+            (Levels::ve(schedule, path, steps, eta), "with this schedule")
         }
     };
     path_levels.skipped = skipped;

@@ -43,6 +43,6 @@ impl SigmaSchedule {
         } else {
             return Ok(());
         };
-        Err(Error::model("of this schedule", problem))
+        Err(Error::model("with this schedule", problem))
     }
 }

@@ -125,10 +125,14 @@ pub fn open(
     }
     let is_file = source.is_file();
     if let Some(format) = request.format {
-        let (Some([width, height]), CameraFormat::Plain(format)) = (request.size, format) else {
+        let CameraFormat::Plain(format) = format else {
+            return Err(Error::usage(
+                "mjpeg is not a format of raw frames; it is for cameras, or read by ffmpeg",
+            ));
+        };
+        let Some([width, height]) = request.size else {
             return Err(Error::usage(format!(
-                "raw frames need both {STREAM_SIZE} and {PIXEL_FORMAT}, and mjpeg is none of \
-                 their formats (it is for cameras, or read by ffmpeg)",
+                "raw frames need both {STREAM_SIZE} and {PIXEL_FORMAT}",
             )));
         };
         let mut video = VideoFormat::new(width, height, USUAL_RATE, format);

@@ -52,8 +52,9 @@ impl<R: Read + Send> Source for RawSource<R> {
         }
         let VideoFormat { width, height, format, .. } = self.video;
         Ok(ReadOutcome::Corrupt(format!(
-            "it ends within frame {}: {got} of {} bytes are there; are its frames really \
+            "{} ends within frame {}: {got} of {} bytes are there; are its frames really \
              {width}x{height} in {format}?",
+            self.name.display(),
             self.index + 1,
             frame.bytes.len()
         )))

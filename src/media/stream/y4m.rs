@@ -98,7 +98,8 @@ impl<R: Read + Send> Source for Y4mSource<R> {
         if got < frame.bytes.len() {
             self.ended = true;
             return Ok(ReadOutcome::Corrupt(format!(
-                "it ends within frame {}: {got} of {} bytes are there",
+                "{} ends within frame {}: {got} of {} bytes are there",
+                self.name.display(),
                 self.index,
                 frame.bytes.len()
             )));

@@ -189,7 +189,7 @@ impl ProbedModel {
         );
         if let Some(problem) = manifest.problem() {
             let problem =
-                format!("its probed and detected properties contradict each other: {problem}");
+                format!("its stated and detected properties are inconsistent: it has {problem}");
             return Err(Error::model(&model, problem));
         }
         Ok(probed)

@@ -251,8 +251,8 @@ impl Manifest {
         if schedule.prediction != self.prediction {
             let (own, other) = (self.prediction, schedule.prediction);
             let problem = format!(
-                "its model.toml says prediction = \"{own}\", and its [schedule] prediction_type = \
-                 \"{other}\"; expected the same, or no prediction_type"
+                "its prediction is \"{own}\", and its schedule has prediction_type = \"{other}\"; \
+                 expected the same, or no prediction_type"
             );
             return Err(Error::model(model, problem));
         }

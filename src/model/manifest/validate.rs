@@ -287,8 +287,18 @@ impl Manifest {
             ));
         }
         if self.inputs.class.is_some() != self.classes.is_some() {
-            let found = "only one of classes and inputs.class";
-            return Some(format!("{found}; expected both or none"));
+            return Some(match &self.inputs.class {
+                Some(input) => format!(
+                    "the class input `{input}`, but not the number of classes; expected `classes`"
+                ),
+                None => "classes, but no class input; expected `inputs.class`".into(),
+            });
+        }
+        if let (Task::Denoise | Task::Deblur, Some(input)) = (task, &self.inputs.timestep) {
+            return Some(format!(
+                "task = \"{task}\" and the timestep input `{input}`; expected that a network with \
+                 timesteps generates (task = \"generate\", its prediction and [schedule])"
+            ));
         }
         if self.schedule.is_some() && self.sigma.is_some() {
             return Some("[sigma] and [schedule]; expected one of them".into());

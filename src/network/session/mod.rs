@@ -215,7 +215,7 @@ impl Network for OnnxNetwork {
             [batch, own + self.types.sigma_channels(&self.interface, channels), height, width];
         for (axis, (wanted, &declared)) in whole.into_iter().zip(&self.types.declared).enumerate() {
             if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
-                let axis = ["batch", "channels", "height", "width"][axis];
+                let axis = ["batch", "number of channels", "height", "width"][axis];
                 let problem = format!(
                     "its {axis} is fixed at {declared}; {wanted} was requested. Use an input that \
                      fits, or export the network with a dynamic axis"

@@ -98,7 +98,7 @@ pub trait FrameProcessor {
     ///
     /// # Errors
     /// Any error that ends the run.
-    fn apply_settings(&mut self, _wishes: &SettingsUpdate) -> Result<()> {
+    fn apply_settings(&mut self, _settings: &SettingsUpdate) -> Result<()> {
         Ok(())
     }
 }

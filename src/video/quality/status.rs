@@ -107,3 +107,14 @@ pub struct SettingsUpdate {
     /// Whether previous frames are used.
     pub temporal: Option<bool>,
 }
+
+impl SettingsUpdate {
+    /// Both changes; `later` decides about settings that both change.
+    pub fn then(self, later: Self) -> Self {
+        Self {
+            sigma: later.sigma.or(self.sigma),
+            steps: later.steps.or(self.steps),
+            temporal: later.temporal.or(self.temporal),
+        }
+    }
+}

@@ -7,6 +7,9 @@ use crate::model::manifest::{
 };
 use crate::network::{Colors, Element, Port};
 
+/// The default number of steps of a network with a schedule, as in diffusers.
+const STEPS_OF_SCHEDULE: usize = 50;
+
 impl Probe<'_> {
     /// The manifest before the normalization and the receptive field are known.
     pub(super) fn manifest(&mut self, task: Task, scale: usize, multiple_of: usize) -> Manifest {
@@ -96,7 +99,11 @@ impl Probe<'_> {
             unconditional: std::collections::BTreeMap::new(),
             outputs: OutputNames { prediction: self.output.name.clone(), log_probability: None },
             defaults: Defaults {
-                steps: description.steps.unwrap_or(1),
+                steps: description.steps.unwrap_or(if description.schedule.is_some() {
+                    STEPS_OF_SCHEDULE
+                } else {
+                    1
+                }),
                 sampler: description
                     .sampler
                     .or(description.schedule.as_ref().and_then(|it| it.sampler)),

@@ -312,8 +312,9 @@ impl<'a> Probe<'a> {
             let name = self.roles.timestep.as_ref().map_or("", |port| &port.name);
             let problem = format!(
                 "its input `{name}` is a timestep, and the file declares neither its prediction nor \
-                 its schedule; convert it to a package with `eddy import`, which takes both, or \
-                 give `{name}` the role of sigma"
+                 its schedule; give both, as in `eddy import {} --task generate --prediction epsilon \
+                 --schedule scheduler_config.json`, or give `{name}` the role of sigma",
+                self.model
             );
             return Err(Error::model(self.model, problem));
         }
