@@ -445,7 +445,8 @@ fn delete_leftovers_once(folder: &Path) {
     }
 }
 
-fn delete_leftovers(folder: &Path) {
+/// Deletes the temporary files of killed processes in a folder. Those of running ones are kept.
+pub fn delete_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
         let owner = entry.file_name().to_str().and_then(owner_of);
         if owner.is_some_and(Owner::is_gone) {

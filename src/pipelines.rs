@@ -24,8 +24,8 @@ use crate::network::{
 };
 use crate::stages::{TextToImage, TextToImageOptions};
 use crate::task::{
-    Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest, Generator,
-    UpscaleOptions, UpscaleReport, Upscaler, as_images,
+    Assessment, Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest,
+    Generator, UpscaleOptions, UpscaleReport, Upscaler, as_images,
 };
 use crate::tile::TilePlan;
 use crate::video::FrameProcessor;
@@ -303,6 +303,18 @@ impl DenoisePipeline {
     /// The options: noise level, steps, strength, tiles, memory.
     pub fn options(&mut self) -> &mut DenoiseOptions {
         &mut self.options
+    }
+
+    /// Whether the network is not conditioned on a noise level.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.package.manifest.is_blind()
+    }
+
+    /// Sets the noise level of the options from an assessment, as [`Denoiser::set_assessment`].
+    pub(crate) fn set_assessment(&mut self, assessment: &Assessment) {
+        if !self.is_blind() {
+            self.options.sigma = assessment.sigma_for(self.package.manifest.layout);
+        }
     }
 
     /// Denoises `image` in place. The noise is estimated unless [`options`](Self::options) give it.

@@ -1,6 +1,6 @@
 //! `eddy denoise`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
@@ -342,9 +342,8 @@ impl Arguments {
         let is_blind = matches!(choices, [choice] if choice.package.manifest.is_blind());
         let is_auto = is_auto && !is_blind;
         let assessment =
-            if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
-        let assessment = assessment
-            .map(|noise| if is_jpeg(job.source()) { noise.through_codec() } else { noise });
+            (is_auto || choices.len() > 1).then(|| Assessment::of_file(job.source(), &image));
+        let assessment = assessment.transpose()?;
         let kind = assessment.map(|assessment| assessment.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
         let Some(choice) = choices.get_mut(index) else { return Ok(()) };
@@ -371,10 +370,4 @@ impl Arguments {
         let fields = report.fields(kind);
         self.images.finish(job, &image, started, &record, &summary, fields)
     }
-}
-
-/// Whether a file name has the extension of a JPEG.
-fn is_jpeg(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    ["jpg", "jpeg", "jpe", "jfif"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::setting::IMAGE_FORMAT;
 use natural::by_number;
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -357,12 +357,27 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in folder.read_dir().map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")) {
+        if path.file_name().is_some_and(|name| !is_hidden(name)) {
             found.push(path);
         }
     }
     sort(&mut found);
     Ok(found)
+}
+
+/// The file name of the result for an image in a folder, in the format of the image, or PNG for a
+/// format that is not written. `None` for a file that a folder does not stand for: one that is
+/// hidden or has no extension of an image.
+pub fn result_name(input: &Path) -> Option<OsString> {
+    let name = input.file_name().filter(|name| !is_hidden(name))?;
+    if Format::from_path(input).is_some() {
+        return Some(name.to_owned());
+    }
+    Format::is_foreign(input).then(|| named(input, Format::Png))
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Result<Job> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 
 use super::{DenoisePipeline, Eddy};
 use crate::error::Result;
@@ -33,7 +34,8 @@ impl ImageDenoiser {
     /// [`Error::Usage`](crate::Error::Usage) when the image has other samples than it declares;
     /// otherwise as for [`Eddy::denoiser`].
     pub fn pipeline(&mut self, image: &Image, sigma: &SigmaChoice) -> Result<&mut DenoisePipeline> {
-        if let Some(given) = &mut self.given {
+        let Self { eddy, given, loaded } = self;
+        if let Some(given) = given {
             return Ok(given);
         }
         let name = match sigma {
@@ -41,9 +43,48 @@ impl ImageDenoiser {
             SigmaChoice::Auto if Assessment::of(image)?.kind == NoiseKind::Camera => CAMERA,
             _ => WHITE,
         };
-        Ok(match self.loaded.entry(name) {
-            Entry::Occupied(loaded) => loaded.into_mut(),
-            Entry::Vacant(place) => place.insert(self.eddy.denoiser(name)?),
-        })
+        load(eddy, loaded, name)
     }
+
+    /// The pipeline for the image of the file `path`, chosen as `eddy denoise` does: without a
+    /// given model, by the kind of its noise, also where `sigma` is known. The noise level of its
+    /// options is set.
+    ///
+    /// # Errors
+    /// As for [`pipeline`](Self::pipeline).
+    pub fn pipeline_of_file(
+        &mut self,
+        path: &Path,
+        image: &Image,
+        sigma: &SigmaChoice,
+    ) -> Result<&mut DenoisePipeline> {
+        let Self { eddy, given, loaded } = self;
+        let is_auto = *sigma == SigmaChoice::Auto;
+        let is_needed = given.as_ref().is_none_or(|given| is_auto && !given.is_blind());
+        let noise = is_needed.then(|| Assessment::of_file(path, image)).transpose()?;
+        let pipeline = match given {
+            Some(given) => given.as_mut(),
+            None if noise.is_some_and(|noise| noise.kind == NoiseKind::Camera) => {
+                load(eddy, loaded, CAMERA)?
+            }
+            None => load(eddy, loaded, WHITE)?,
+        };
+        match noise.filter(|_| is_auto) {
+            Some(noise) => pipeline.set_assessment(&noise),
+            None => pipeline.options().sigma = sigma.clone(),
+        }
+        Ok(pipeline)
+    }
+}
+
+/// The pipeline of a bundled model, which is loaded when it is first needed.
+fn load<'a>(
+    eddy: &Eddy,
+    loaded: &'a mut HashMap<&'static str, DenoisePipeline>,
+    name: &'static str,
+) -> Result<&'a mut DenoisePipeline> {
+    Ok(match loaded.entry(name) {
+        Entry::Occupied(loaded) => loaded.into_mut(),
+        Entry::Vacant(place) => place.insert(eddy.denoiser(name)?),
+    })
 }

@@ -1,12 +1,14 @@
 //! Classifies the noise of an image, which determines the network for it.
 
+use std::path::Path;
+
 use super::denoise::SigmaChoice;
 use super::estimate::estimate_sigma;
 use super::plane_noise::{self, Plane, PlaneNoise, PlaneRole, SpatialEstimator};
 use super::plane_pixels::read_yuv;
 use crate::error::Result;
 use crate::media::stream::Matrix;
-use crate::media::{Image, Samples};
+use crate::media::{Format, Image, Samples};
 use crate::model::Layout;
 use crate::tensor::{Range, Rect, read_region, sigmas_of_rgb};
 
@@ -129,6 +131,18 @@ impl Assessment {
         let kind = if kind == NoiseKind::White && lacks_chroma { NoiseKind::Camera } else { kind };
         let planes = if is_gray { [sigma, 0.0] } else { [luma, chroma] };
         Ok(Self { kind, sigma, planes })
+    }
+
+    /// Assesses the image of a file, whose name tells whether it comes from a codec.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn of_file(path: &Path, image: &Image) -> Result<Self> {
+        let assessment = Self::of(image)?;
+        Ok(match Format::from_path(path) {
+            Some(Format::Jpeg) => assessment.through_codec(),
+            _ => assessment,
+        })
     }
 
     /// Adapts the assessment to an image from a codec, which changes the spectrum of weak noise.

@@ -6,6 +6,7 @@
 mod array;
 mod denoise;
 mod errors;
+mod folder;
 mod generate;
 mod inpaint;
 mod network;
@@ -28,5 +29,7 @@ fn _eddy(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<network::Network>()?;
     module.add_class::<stream::Stream>()?;
     module.add_class::<stream::Frames>()?;
+    module.add_function(wrap_pyfunction!(folder::result_name, module)?)?;
+    module.add_function(wrap_pyfunction!(folder::delete_leftovers, module)?)?;
     module.add_function(wrap_pyfunction!(array::encode_png, module)?)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use eddy::Eddy;
+use eddy::media::still::Limits;
 use eddy::network::Library;
 use pyo3::prelude::*;
 
@@ -20,6 +21,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// The limits of the images that are read.
+    pub(crate) fn limits(&self) -> Limits {
+        self.max_memory.map_or_else(Limits::default, Limits::within)
+    }
+
     /// Loads ONNX Runtime and makes a pipeline by `make`, with the interpreter's lock released.
     pub(crate) fn open<T: Send>(
         self,

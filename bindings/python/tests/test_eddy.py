@@ -78,6 +78,35 @@ def test_strength_blends():
     assert np.array_equal(eddy.denoise(noisy, sigma=20, strength=0), noisy)
 
 
+def test_file_keeps_depth_and_replaces_nothing_that_is_read(tmp_path):
+    source, output = tmp_path / "noisy.png", tmp_path / "clean.png"
+    _, noisy = scene()
+    source.write_bytes(eddy._eddy.encode_png(noisy.astype(np.uint16) * 257))
+    known = eddy.Denoiser().file(source, output)
+    assert known["sigma"] > 15 and known["steps"] == 1 and known["warnings"] == []
+    expected = eddy._eddy.encode_png(eddy.denoise(noisy.astype(np.uint16) * 257))
+    assert output.read_bytes() == expected
+    assert eddy.Denoiser("denoise-fast").file(source, output, sigma=9)["sigma"] == pytest.approx(9)
+    before = source.read_bytes()
+    for wrong, options in [(source, {}), (tmp_path / "clean.txt", {}), (output, {"jpeg_quality": 0})]:
+        with pytest.raises(eddy.UsageError):
+            eddy.Denoiser().file(source, wrong, **options)
+    with pytest.raises(eddy.InputError, match="no such file"):
+        eddy.Denoiser().file(tmp_path / "none.png", output)
+    assert source.read_bytes() == before and sorted(tmp_path.iterdir()) == [output, source]
+
+
+def test_names_and_leftovers_of_a_folder(tmp_path):
+    names = ["a/b.JPG", "c.heic", ".hidden.png", "d.txt"]
+    assert [eddy.result_name(name) for name in names] == ["b.JPG", "c.png", None, None]
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, other = tmp_path / f".eddy-{gone.pid}-1-aB3dE6.part", tmp_path / "mine.part"
+    left.touch(), other.touch()
+    eddy.delete_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [other]
+
+
 def test_upscale():
     clean, _ = scene()
     small = clean.reshape(48, 2, 64, 2, 3).mean((1, 3)).round().astype(np.uint8)

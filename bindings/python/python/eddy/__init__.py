@@ -12,7 +12,7 @@ import threading
 import numpy as np
 
 from . import _eddy
-from ._eddy import __version__, models, onnxruntime_version
+from ._eddy import __version__, delete_leftovers, models, onnxruntime_version, result_name
 from ._errors import (
     DeviceError,
     Error,
@@ -41,12 +41,14 @@ __all__ = [
     "UsageError",
     "Upscaler",
     "__version__",
+    "delete_leftovers",
     "denoise",
     "frames",
     "generate",
     "inpaint",
     "models",
     "onnxruntime_version",
+    "result_name",
     "upscale",
 ]
 
@@ -89,6 +91,10 @@ def _settings(device=None, threads=None, max_memory=None, precision=None, runtim
     }
 
 
+def _sampling(steps=None, eta=0.0, seed=0, strength=1.0):
+    return {"steps": steps, "eta": eta, "seed": seed, "strength": strength}
+
+
 def _name(model):
     return None if model is None else str(model)
 
@@ -100,7 +106,12 @@ class Denoiser:
         self._native = _eddy.Denoiser(_name(model), _settings(**settings))
 
     def __call__(self, image, *, sigma=None, steps=None, eta=0.0, seed=0, strength=1.0, progress=None):
-        return _image(*self._native.run(_array(image), sigma, steps, eta, seed, strength, progress))
+        sampling = _sampling(steps, eta, seed, strength)
+        return _image(*self._native.run(_array(image), sigma, sampling, progress))
+
+    def file(self, source, output, *, format=None, jpeg_quality=None, sigma=None, progress=None, **sampling):
+        sampling = _sampling(**sampling)
+        return self._native.file(source, output, format, jpeg_quality, sigma, sampling, progress)
 
 
 class Upscaler:

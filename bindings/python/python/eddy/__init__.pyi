@@ -70,6 +70,27 @@ class Denoiser:
         units, estimated if it is left out; a pair is for luma and chroma. ``strength`` blends the result (1) with the
         input (0). The result's ``info`` has the ``sigma`` that was removed.
         """
+    def file(
+        self,
+        source: Union[str, "PathLike[str]"],
+        output: Union[str, "PathLike[str]"],
+        *,
+        format: Optional[str] = None,
+        jpeg_quality: Optional[int] = None,
+        sigma: Union[float, Tuple[float, float], None] = None,
+        steps: Optional[int] = None,
+        eta: float = 0.0,
+        seed: int = 0,
+        strength: float = 1.0,
+        progress: Optional[Progress] = None,
+    ) -> Dict[str, Any]:
+        """Denoises an image file, with the result of ``eddy denoise source -o output``, byte for byte: depth, alpha,
+        EXIF and ICC profile are kept where the format can hold them, and the file appears whole or not at all.
+
+        ``format`` is ``"png"``, ``"jpg"``, ..., by default that of the output's extension; ``jpeg_quality`` is 1 to
+        100. The dict has the ``sigma`` that was removed, ``steps``, ``tiles``, and as ``warnings`` what the format
+        could not hold. An output that is there is replaced, and one that is the source is refused.
+        """
 
 class Upscaler:
     """Enlarges images by ``scale`` along each axis."""
@@ -194,3 +215,10 @@ def generate(model: Model = "prior", **options: Any) -> List[Image]:
 def frames(source: Model, *, model: Optional[Model] = None, **settings: Any) -> _Frames:
     """The denoised frames of a camera (``/dev/video0``), a file or a URL (with ffmpeg installed), as uint8
     ``[H, W, 3]``, whose ``info`` has the ``time`` in seconds. No frame is dropped."""
+
+def result_name(path: Model) -> Optional[str]:
+    """The name that ``eddy denoise`` gives to the result for this file of a folder: its own, or one in ``.png`` for a
+    format that is not written (HEIF, ...). ``None`` for a file that it leaves out: hidden, or no image by its name."""
+
+def delete_leftovers(folder: Model) -> None:
+    """Deletes the temporary files of killed processes in a folder. Those of running ones are kept."""
