@@ -97,6 +97,31 @@ fn formats_and_color_come_from_the_caps() {
 }
 
 #[test]
+fn quotes_are_those_of_a_shell() {
+    let Some(place) = place() else { return };
+    let caps = "video/x-raw,format=NV12,width=64,height=48";
+    let name = place.path("it's \"$HOME\" ; a\\b.raw");
+    let expected = reference(&place, &format!("videotestsrc num-buffers=2 ! {caps}"));
+    std::fs::copy(place.path("reference.raw"), &name).unwrap();
+    let parse = "rawvideoparse format=nv12 width=64 height=48";
+    let plain = name.to_str().unwrap();
+    let escaped: String = plain.chars().flat_map(|c| ['\\', c]).collect();
+    let single = plain.replace('\'', "'\\''");
+    let double = plain.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
+    for location in [
+        format!("location={escaped}"),
+        format!("location='{single}'"),
+        format!("'location={single}'"),
+        format!("location=\"{double}\""),
+    ] {
+        let source = format!("gst:filesrc {location} ! {parse}");
+        assert!(frames(&place, &source) == expected, "{source}");
+    }
+    let run = eddy("denoise -o out.y4m").arg("gst:filesrc location='a").within(&place);
+    run.fails(2).says("a quote is not closed");
+}
+
+#[test]
 fn size_and_rate_are_requested() {
     let Some(place) = place() else { return };
     let source = "gst:videotestsrc num-buffers=2 ! video/x-raw,framerate=10/1";
@@ -118,12 +143,18 @@ fn a_live_pipeline_starts_again() {
                   identity error-after=8";
     let run = eddy("denoise -o out.y4m --sigma 0").arg(source).within(&place);
     run.fails(3).says("gst-launch-1.0 says").says("--reconnect");
-    let mut command = Command::new("timeout");
-    command.args(["--foreground", "--preserve-status", "-s", "INT", "5", BINARY]);
-    let run = Eddy::new(command, "denoise -o again.y4m --sigma 0 --reconnect 9 --json").arg(source);
-    let summary = run.within(&place).fails(130).summary();
-    assert!(summary["reconnected"].as_u64() > Some(0), "{summary}");
-    assert!(summary["written"].as_u64() > Some(8), "{summary}");
+    // A camera that is restarted may end like a file.
+    let ends = "gst:videotestsrc is-live=true num-buffers=8 ! video/x-raw,width=32,height=32,\
+                framerate=20/1";
+    eddy("denoise -o ended.y4m --sigma 0").arg(ends).within(&place).succeeds();
+    for (name, source) in [("again.y4m", source), ("more.y4m", ends)] {
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", "--preserve-status", "-s", "INT", "5", BINARY]);
+        let run = Eddy::new(command, "denoise --sigma 0 --reconnect 9 --json -o").arg(name);
+        let summary = run.arg(source).within(&place).fails(130).summary();
+        assert!(summary["reconnected"].as_u64() > Some(0), "{summary}");
+        assert!(summary["written"].as_u64() > Some(8), "{summary}");
+    }
 }
 
 #[test]
@@ -159,6 +190,8 @@ fn errors_are_those_of_gstreamer() {
         ("gst:nothing", "no element \"nothing\""),
         ("gst:videotestsrc ! video/x-raw,format=none", "neither element can handle caps"),
         ("gst:videotestsrc num-buffers=1 ! jpegenc", "could not link"),
+        ("gst:videotestsrc num-buffers=1 ! fakesink", "not in a sink"),
+        ("gst:audiotestsrc num-buffers=1", "that ends in frames"),
         ("gst:filesrc location=missing.y4m ! decodebin", "No such file"),
         ("csi://front", "expected its number"),
         ("libcamera://3", "cam --list"),

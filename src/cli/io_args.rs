@@ -26,8 +26,8 @@ use super::run_args::NetworkRecord;
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct IoArgs {
     /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI; with ffmpeg also AVIF, HEIF,
-    /// JPEG 2000), or one stream: a .y4m file, `-` for stdin, or any source of ffmpeg; `-` may also
-    /// be an image
+    /// JPEG 2000), or one stream: a .y4m file, `-` for stdin, any source of ffmpeg, or a GStreamer
+    /// pipeline (gst:...); `-` may also be an image
     #[arg(
         required_unless_present = "input",
         value_name = "SOURCE",
@@ -46,7 +46,8 @@ pub(crate) struct IoArgs {
     input: Vec<PathBuf>,
 
     /// The image to write, or a folder for several; for a stream a .y4m file, `-` for stdout (which
-    /// gets an image for an image from stdin), a folder, or any container of ffmpeg
+    /// gets an image for an image from stdin), a folder, any container of ffmpeg, or a server
+    /// (rtsp://...)
     #[arg(short, long, value_name = "SINK")]
     output: PathBuf,
 

@@ -109,7 +109,8 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     stall_timeout: Option<Duration>,
 
-    /// Wait this long for a live source that is disconnected or not available yet
+    /// Wait this long for a live source that is disconnected or not available yet, and for a
+    /// server that takes the frames
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     reconnect: Option<Duration>,
 }
@@ -328,13 +329,22 @@ impl Stream<'_> {
         for loss in self.sink.losses(&self.video, result) {
             console.note(format!("{}: {loss}", output.display()));
         }
-        if self.source.is_uneven() && self.sink != SinkFormat::Container {
+        if self.source.is_uneven()
+            && !matches!(self.sink, SinkFormat::Container | SinkFormat::Server)
+        {
             let problem = "the frame rate is variable, which this format cannot store: frames are \
                            shown too early or too late; a container, such as .mkv, keeps their \
                            times";
             console.note(format!("{}: {problem}", output.display()));
         }
-        let origin = Origin { encoder: Some(&self.encoder), ..Origin::of(self.source.as_ref()) };
+        if self.sink == SinkFormat::Server && self.source.container().is_some() {
+            console.note(format!("{}: frames are sent without sound", output.display()));
+        }
+        let origin = Origin {
+            encoder: Some(&self.encoder),
+            reconnect: self.flow.reconnect,
+            ..Origin::of(self.source.as_ref())
+        };
         let sink = self.sink.create(output, self.frames.options(), result, origin)?;
         let reporter = StreamReporter {
             console,

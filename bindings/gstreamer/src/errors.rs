@@ -18,7 +18,7 @@ const PROPERTIES: [(Setting, &str); 9] = [
     (setting::TILE_OVERLAP, "tile-overlap"),
 ];
 
-/// The text of an error with all causes, which names properties.
+/// The text of an error with all causes, which names properties, and elements in place of commands.
 pub(crate) fn text(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -26,6 +26,7 @@ pub(crate) fn text(error: &Error) -> String {
         text += &format!(": {error}");
         cause = error.source();
     }
+    let text = text.replace("ffmpeg -vf bwdif", "deinterlace");
     PROPERTIES
         .iter()
         .fold(text, |text, (setting, property)| text.replace(&setting.to_string(), property))

@@ -3,7 +3,7 @@
 
 use eddy::media::stream::{VideoFormat, VideoFrame};
 use gst_video::prelude::*;
-use gst_video::{VideoFrameRef, VideoInfo};
+use gst_video::{VideoFrameRef, VideoInfo, VideoMeta};
 
 /// Copies a buffer of format `info`, which is `video`, into `frame`.
 pub(crate) fn read(
@@ -12,6 +12,7 @@ pub(crate) fn read(
     video: &VideoFormat,
     frame: &mut VideoFrame,
 ) -> Result<(), String> {
+    check_layout(buffer, video)?;
     let mapped = VideoFrameRef::from_buffer_ref_readable(buffer, info)
         .map_err(|_| cannot_map("read", buffer, video))?;
     frame.bytes.resize(video.bytes(), 0);
@@ -36,6 +37,7 @@ pub(crate) fn write(
     if bytes.len() != video.bytes() {
         return Err(format!("a result has {} bytes; expected {}", bytes.len(), video.bytes()));
     }
+    check_layout(buffer, video)?;
     let problem = cannot_map("write", buffer, video);
     let Ok(mut mapped) = VideoFrameRef::from_buffer_ref_writable(buffer, info) else {
         return Err(problem);
@@ -47,6 +49,29 @@ pub(crate) fn write(
         let from = bytes[from..from + row * rows].chunks_exact(row);
         for (from, to) in from.zip(to.chunks_mut(stride)) {
             to.get_mut(..row).ok_or_else(|| problem.clone())?.copy_from_slice(from);
+        }
+    }
+    Ok(())
+}
+
+/// Checks that all rows lie within the buffer, which GStreamer does not when it maps a frame whose
+/// layout the buffer declares.
+fn check_layout(buffer: &gst::BufferRef, video: &VideoFormat) -> Result<(), String> {
+    let Some(meta) = buffer.meta::<VideoMeta>() else { return Ok(()) };
+    let planes = video.format.byte_planes(video.width, video.height);
+    for (plane, [_, row, rows]) in planes.into_iter().enumerate() {
+        let stride = stride(meta.stride().get(plane), row)?;
+        let start = meta.offset().get(plane).copied().unwrap_or_default();
+        let end = stride.checked_mul(rows - 1).and_then(|at| at.checked_add(row + start));
+        if end.is_none_or(|end| end > buffer.size()) {
+            return Err(format!(
+                "the rows of plane {plane} begin at byte {start} of a buffer and are {stride} \
+                 bytes apart, and it has {} bytes; expected a buffer that holds {}x{} {}",
+                buffer.size(),
+                video.width,
+                video.height,
+                video.format
+            ));
         }
     }
     Ok(())

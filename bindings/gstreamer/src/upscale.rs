@@ -1,7 +1,6 @@
 //! `eddyupscale`.
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use gst::glib;
 use gst::prelude::*;
@@ -25,8 +24,8 @@ const DEFAULT_SCALE: i32 = 2;
 #[derive(Debug, Default)]
 pub struct Upscale {
     filter: Filter,
-    /// The scale of the model; 0 until it is found.
-    of_model: AtomicI32,
+    /// The last model that was found, and its scale.
+    found: Mutex<Option<(String, i32)>>,
 }
 
 glib::wrapper! {
@@ -44,20 +43,24 @@ impl ObjectSubclass for Upscale {
 
 impl Upscale {
     fn make_plan(&self) -> eddy::Result<Plan> {
-        let (plan, scale) = Plan::upscale(&self.filter.settings())?;
-        self.of_model.store(i32::try_from(scale).unwrap_or_default(), Ordering::Relaxed);
+        let settings = self.filter.settings();
+        let (plan, scale) = Plan::upscale(&settings)?;
+        if let (Some(model), Ok(scale)) = (settings.model, i32::try_from(scale)) {
+            *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some((model, scale));
+        }
         Ok(plan)
     }
 
-    /// The scale of the model, or that of the properties before the start.
+    /// The scale of the properties, or that of the model; `None` where it is not known before the
+    /// start.
     fn scale(&self) -> Option<i32> {
         let settings = self.filter.settings();
-        let scale = i32::try_from(settings.scale).unwrap_or_default();
-        match self.of_model.load(Ordering::Relaxed) {
-            0 if scale > 0 => Some(scale),
-            0 => settings.model.is_none().then_some(DEFAULT_SCALE),
-            scale => Some(scale),
+        if let Some(scale) = i32::try_from(settings.scale).ok().filter(|scale| *scale > 0) {
+            return Some(scale);
         }
+        let Some(model) = settings.model else { return Some(DEFAULT_SCALE) };
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.as_ref().filter(|(name, _)| *name == model).map(|(_, scale)| *scale)
     }
 }
 

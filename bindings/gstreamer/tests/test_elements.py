@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import resource
 import subprocess
 import tempfile
@@ -234,7 +235,7 @@ class Ends(unittest.TestCase):
         self.fails("eddyupscale", interlaced, "interlaced", "deinterlace")
         self.fails(f"eddydenoise model={WINDOW}", caps("RGB", 32, 32, ",interlace-mode=interleaved"), "interlaced")
         self.fails("eddydenoise", caps("I420", 32, 32, ",interlace-mode=mixed"), "interlaced", "deinterlace")
-        self.fails("eddydenoise", caps("I420", 32, 30, ",interlace-mode=interleaved"), "multiple of 4")
+        self.fails("eddydenoise", caps("I420", 32, 30, ",interlace-mode=interleaved"), "multiple of 4", "deinterlace")
 
     def test_a_wrong_buffer_is_an_error(self):
         text = caps("I420", 32, 32)
@@ -243,6 +244,103 @@ class Ends(unittest.TestCase):
             pipeline.push(text, [Gst.Buffer.new_wrapped(bytes(100))])
             pipeline.pull()
         self.assertIn("a buffer of 100 bytes", str(raised.exception))
+
+    def test_rows_that_lie_outside_a_buffer_are_an_error(self):
+        text = caps("NV12", 64, 48)
+        size = 64 * 48 * 3 // 2
+        for strides, offsets in [
+            ((1 << 30, 64), (0, 64 * 48)),
+            ((128, 128), (0, 64 * 48)),
+            ((64, 64), (0, 64 * 48 + 1)),
+            ((0, 0), (0, 64 * 48)),
+            ((-64, 64), (64 * 47, 64 * 48)),
+        ]:
+            buffer = Gst.Buffer.new_wrapped(bytes(size))
+            planes = [[*offsets, 0, 0], [*strides, 0, 0]]
+            GstVideo.buffer_add_video_meta_full(buffer, 0, GstVideo.VideoFormat.NV12, 64, 48, 2, *planes)
+            with self.subTest(strides=strides), self.assertRaises(Failed) as raised, Pipeline("eddydenoise") as pipeline:
+                pipeline.start()
+                pipeline.push(text, [buffer])
+                pipeline.pull()
+            self.assertIn("bytes apart", str(raised.exception))
+
+    def test_the_scale_of_a_run_does_not_outlive_it(self):
+        text = caps("NV12", 16, 16)
+        with Pipeline("eddyupscale name=eddy") as pipeline:
+            element = pipeline.pipeline.get_by_name("eddy")
+            for properties, width in [((2, None), 32), ((4, None), 64), ((0, "upscale-x2"), 32), ((0, "upscale-x4"), 64)]:
+                for name, value in zip(("scale", "model"), properties):
+                    element.set_property(name, value)
+                expected = Gst.Caps.from_string(f"video/x-raw,width={width}")
+                # Elements are linked before the start.
+                self.assertTrue(element.get_static_pad("src").query_caps(None).can_intersect(expected), properties)
+                pipeline.start()
+                pipeline.push(text, [buffer_of(noisy("NV12", 16, 16, 1)[0], text)])
+                self.assertEqual(pipeline.pull().get_caps().get_structure(0).get_int("width")[1], width, properties)
+                pipeline.pipeline.set_state(Gst.State.NULL)
+                pipeline.check()
+
+    def test_ends_where_there_is_nothing(self):
+        text = caps("NV12", 64, 48)
+        for given in [None, []]:
+            with Pipeline("eddydenoise") as pipeline:
+                pipeline.start()
+                if given is not None:
+                    pipeline.push(text, given)
+                pipeline.end()
+                self.assertEqual(pipeline.rest(), [])
+        for element in ["eddydenoise ! identity error-after=2", "eddydenoise ! identity eos-after=2"]:
+            with Pipeline(element, "videotestsrc ! video/x-raw,width=64,height=48", "fakesink name=out") as pipeline:
+                pipeline.start()
+                ends = Gst.MessageType.EOS | Gst.MessageType.ERROR
+                self.assertIsNotNone(pipeline.bus.timed_pop_filtered(20 * SECOND, ends), element)
+
+    def test_survives_changes_from_all_sides(self):
+        chance = random.Random(1)
+        source = "videotestsrc pattern=snow ! capsfilter name=caps caps=video/x-raw,format=NV12,width=64,height=48"
+        over = threading.Event()
+        with Pipeline("eddydenoise name=eddy", source, "fakesink name=out sync=false") as pipeline:
+            element, caps_of = (pipeline.pipeline.get_by_name(name) for name in ("eddy", "caps"))
+            # GStreamer itself does not take seeks during a change of the state.
+            lock = threading.Lock()
+
+            def change():
+                while not over.wait(chance.random() / 50):
+                    element.set_property("sigma", chance.choice(["auto", "5", "3,4"]))
+                    element.set_property("temporal", chance.random() < 0.5)
+                    element.get_property("statistics").to_string()
+                    pipeline.pipeline.query(Gst.Query.new_latency())
+                    size = f"width={chance.randint(1, 80)},height={chance.randint(1, 80)}"
+                    text = f"video/x-raw,format={chance.choice(['NV12', 'RGB', 'GRAY8'])},{size}"
+                    caps_of.set_property("caps", Gst.Caps.from_string(text))
+                    with lock:
+                        pipeline.pipeline.seek_simple(Gst.Format.TIME, Gst.SeekFlags.FLUSH, 0)
+
+            threads = [threading.Thread(target=change) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            try:
+                for _ in range(20):
+                    states = [Gst.State.NULL, Gst.State.READY, Gst.State.PAUSED, Gst.State.PLAYING]
+                    with lock:
+                        pipeline.pipeline.set_state(chance.choice(states))
+                    time.sleep(chance.random() / 3)
+                    try:
+                        pipeline.check()
+                    except Failed as error:
+                        # A capsfilter rejects the caps that its source has just chosen.
+                        self.assertEqual(str(error), "Internal data stream error.")
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join()
+            # It still works.
+            pipeline.pipeline.set_state(Gst.State.NULL)
+            pipeline.bus.set_flushing(True)
+            pipeline.bus.set_flushing(False)
+            pipeline.start()
+            time.sleep(1)
+            self.assertGreater(element.get_property("statistics").get_uint64("frames")[1], 0)
 
     def test_stops_within_a_frame(self):
         source = "videotestsrc ! video/x-raw,format=NV12,width=1280,height=720"
@@ -266,8 +364,21 @@ class Ends(unittest.TestCase):
                 pipeline.check()
                 if cycle == 4:
                     before, threads = memory(), len(os.listdir("/proc/self/task"))
+                    files = len(os.listdir("/proc/self/fd"))
         self.assertLess(memory() - before, 30 << 20)
         self.assertLessEqual(len(os.listdir("/proc/self/task")), threads + 2)
+        self.assertLessEqual(len(os.listdir("/proc/self/fd")), files)
+        # Nor over many frames.
+        source = "videotestsrc pattern=snow num-buffers=1500 ! video/x-raw,format=NV12,width=64,height=48"
+        with Pipeline("eddydenoise temporal=true name=eddy", source, "fakesink name=out") as pipeline:
+            pipeline.start()
+            figures = lambda: pipeline.pipeline.get_by_name("eddy").get_property("statistics")  # noqa: E731
+            while figures().get_uint64("frames")[1] < 200:
+                time.sleep(0.05)
+            before = memory()
+            self.assertIsNotNone(pipeline.bus.timed_pop_filtered(120 * SECOND, Gst.MessageType.EOS))
+            self.assertEqual(figures().get_uint64("frames")[1], 1500)
+        self.assertLess(memory() - before, 10 << 20)
 
     def test_elements_run_side_by_side(self):
         frames = noisy("NV12", 64, 48, 3)

@@ -22,6 +22,10 @@ impl Source for LiveSource {
         true
     }
 
+    fn restarts(&self) -> bool {
+        self.0.restarts()
+    }
+
     fn is_uneven(&self) -> bool {
         self.0.is_uneven()
     }

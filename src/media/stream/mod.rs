@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use camera::{CameraFormat, CameraRequest, CameraSource, cameras, describe};
-pub use ffmpeg::{Encoder, FfmpegSink, FfmpegSource, part_of};
+pub use ffmpeg::{Encoder, FfmpegSink, FfmpegSource, ServerSink, part_of};
 pub use file::{Output, PartFile};
 pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
@@ -67,7 +67,7 @@ pub enum ReadOutcome {
     Corrupt(String),
     /// No frame yet; try again.
     Waiting,
-    /// The camera is disconnected, for this reason. It may reconnect; try again.
+    /// The source is disconnected, for this reason. It may reconnect; try again.
     Disconnected(String),
 }
 
@@ -86,6 +86,12 @@ pub trait Source: Send {
 
     /// Whether frames arrive as they are captured, and are lost when not read in time.
     fn is_live(&self) -> bool {
+        false
+    }
+
+    /// Whether [`next`](Self::next) after the end starts the source again, as a stream from a camera
+    /// that was restarted.
+    fn restarts(&self) -> bool {
         false
     }
 
@@ -112,6 +118,8 @@ pub struct Origin<'a> {
     pub sound: Option<&'a Path>,
     /// Encoder settings, where the frames are encoded.
     pub encoder: Option<&'a Encoder>,
+    /// How long a server that takes the frames is waited for when it is gone. Default: not at all.
+    pub reconnect: Option<Duration>,
 }
 
 impl<'a> Origin<'a> {
@@ -122,6 +130,7 @@ impl<'a> Origin<'a> {
             uneven: source.is_uneven(),
             sound: source.container(),
             encoder: None,
+            reconnect: None,
         }
     }
 }
@@ -205,6 +214,23 @@ fn check_size(name: &Path, video: &VideoFormat) -> Result<()> {
              them down",
             limits.max_side,
             limits.max_bytes >> 20
+        ),
+    ))
+}
+
+/// Rejects frames of another format than those before.
+fn check_same_format(name: &Path, [before, after]: [&VideoFormat; 2], advice: &str) -> Result<()> {
+    let of = |video: &VideoFormat| (video.width, video.height, video.format, video.scan);
+    if of(before) == of(after) {
+        return Ok(());
+    }
+    let text = |video: &VideoFormat| format!("{}x{} {}", video.width, video.height, video.format);
+    Err(Error::input(
+        name,
+        format!(
+            "its frames were {}, and are {} now; a run takes one format: {advice}",
+            text(before),
+            text(after)
         ),
     ))
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::camera::{CameraFormat, CameraRequest, CameraSource};
-use super::ffmpeg::{FfmpegSink, FfmpegSource, is_container, is_url};
+use super::ffmpeg::{
+    FfmpegSink, FfmpegSource, ServerSink, is_container, is_server, is_url, protocols,
+};
 use super::file::PartFile;
 use super::gstreamer::{GstreamerSource, is_gstreamer};
 use super::pipe::PipeSink;
@@ -82,9 +84,12 @@ pub fn is_source(path: &Path) -> bool {
     is_named || is_pipe || is_camera(path) || starts_as_y4m(path)
 }
 
-/// Whether a sink is video: standard output, y4m, raw frames, or a container.
+/// Whether a sink is video: standard output, y4m, raw frames, a container, or a server.
 pub fn is_sink(path: &Path) -> bool {
-    is_standard(path) || has_extension(path, &["y4m", "yuv", "raw"]) || is_container(path)
+    is_standard(path)
+        || has_extension(path, &["y4m", "yuv", "raw"])
+        || is_container(path)
+        || is_url(path)
 }
 
 /// Opens the one stream that `sources` name: a stream, or image files and folders in sequence,
@@ -266,6 +271,8 @@ pub enum SinkFormat {
     ImageSequence(Format),
     /// A container that ffmpeg writes, by file extension.
     Container,
+    /// A server to which ffmpeg sends frames, by the protocol of its URL.
+    Server,
 }
 
 impl SinkFormat {
@@ -274,6 +281,20 @@ impl SinkFormat {
     /// # Errors
     /// [`Error::Usage`] for an unknown extension.
     pub fn choose(path: &Path, requested: Option<Self>) -> Result<Self> {
+        if is_url(path) {
+            return match (is_server(path), requested) {
+                (true, None) => Ok(Self::Server),
+                (true, Some(_)) => Err(Error::usage(format!(
+                    "{} takes an encoded stream and no other format; leave the format out",
+                    path.display()
+                ))),
+                (false, _) => Err(Error::usage(format!(
+                    "frames cannot be sent to {}; expected {}, or the name of a file",
+                    path.display(),
+                    protocols()
+                ))),
+            };
+        }
         let folder = path.is_dir() || ends_in_slash(path);
         let one_file = |format: Format| {
             Error::usage(format!(
@@ -306,7 +327,7 @@ impl SinkFormat {
         match self {
             Self::Raw => video.clone(),
             Self::ImageSequence(format) => SequenceSink::video_for(video, format),
-            Self::Y4m | Self::Container => {
+            Self::Y4m | Self::Container | Self::Server => {
                 let mut result = VideoFormat { format: nearest(video.format), ..video.clone() };
                 let color = &mut result.color;
                 let default = Matrix::default_for(video.height);
@@ -391,6 +412,7 @@ impl SinkFormat {
                 Box::new(SequenceSink::create(path, format, options, video.clone())?)
             }
             Self::Container => Box::new(FfmpegSink::create(path, video, origin)?),
+            Self::Server => Box::new(ServerSink::connect(path, video, origin)?),
             Self::Y4m | Self::Raw if is_standard(path) => Box::new(PipeSink::open(
                 Path::new("standard output"),
                 standard_output()?,

@@ -107,7 +107,13 @@ fn read_all(shared: &Shared, source: &mut dyn Source, flow: PipelineOptions) -> 
             }
         };
         loop {
-            match source.next(&mut frame)? {
+            let outcome = match source.next(&mut frame)? {
+                ReadOutcome::End if flow.reconnect.is_some() && source.restarts() => {
+                    ReadOutcome::Disconnected("it has ended".into())
+                }
+                outcome => outcome,
+            };
+            match outcome {
                 ReadOutcome::Frame => {
                     source.video().check(&frame)?;
                     break;

@@ -11,6 +11,17 @@ const PART_MS: u32 = 1000;
 /// Frames per second from which on the default encoders' own lookahead is short enough.
 const SHORT_LOOKAHEAD_RATE: f64 = 25.0;
 
+/// The default encoder of frames that are sent to a server.
+const LIVE_ENCODER: [(&str, &str); 4] = [
+    ("-c:v", "libx264"),
+    ("-preset", "veryfast"),
+    ("-tune", "zerolatency"),
+    ("-pix_fmt", "yuv420p"),
+];
+
+/// Seconds between the frames of a server's stream that are complete in themselves.
+const KEY_FRAME_SECONDS: f64 = 2.0;
+
 /// How many seconds of frames the default encoders may hold back at lower rates.
 const MAX_ENCODER_DELAY: f64 = 2.0;
 
@@ -75,6 +86,37 @@ impl Encoder {
             "mp4" => add("-frag_duration", PART_MS.to_string() + "000"),
             "mkv" | "webm" => add("-cluster_time_limit", PART_MS.to_string()),
             _ => {}
+        }
+        add("-flush_packets", "1".into());
+        arguments
+    }
+
+    /// The ffmpeg arguments for frames of format `video` that are sent to a server: by default
+    /// H.264 that every reader decodes, of which no frame is held back.
+    pub(super) fn arguments_of_server(&self, video: &VideoFormat) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut add = |key: &str, value: String| arguments.extend([key.to_owned(), value]);
+        match &self.codec {
+            Some(codec) => add("-c:v", codec.clone()),
+            None => {
+                for (key, value) in LIVE_ENCODER {
+                    add(key, value.into());
+                }
+                // Readers that come later wait for a frame that is complete in itself.
+                let frames = (video.rate.per_second() * KEY_FRAME_SECONDS).ceil().max(1.0);
+                add("-g", frames.to_string());
+                if video.width % 2 == 1 || video.height % 2 == 1 {
+                    add("-vf", "crop=floor(iw/2)*2:floor(ih/2)*2".into());
+                }
+            }
+        }
+        match (self.crf, &self.bitrate) {
+            (Some(crf), _) => add("-crf", crf.to_string()),
+            (None, Some(bitrate)) => add("-b:v", bitrate.clone()),
+            (None, None) => {}
+        }
+        for (key, value) in &self.options {
+            add(&format!("-{key}"), value.clone());
         }
         add("-flush_packets", "1".into());
         arguments

@@ -4,6 +4,7 @@ mod container;
 mod encoder;
 mod probe;
 pub(in crate::media) mod program;
+mod server;
 mod sink;
 mod sound;
 mod source;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 pub(in crate::media) use container::is_container;
 pub use encoder::Encoder;
+pub use server::ServerSink;
+pub(in crate::media) use server::{is_server, protocols};
 pub use sink::{FfmpegSink, part_of};
 pub use source::FfmpegSource;
 

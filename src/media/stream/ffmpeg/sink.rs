@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use super::probe::Probe;
@@ -94,21 +94,7 @@ impl FfmpegSink {
             _ => Framing::Y4m,
         };
         let has_times = framing != Framing::Y4m;
-        if has_times {
-            // The header holds all there is to know.
-            command.args([
-                "-f",
-                "matroska",
-                "-analyzeduration",
-                "0",
-                "-fpsprobesize",
-                "0",
-                "-i",
-                "pipe:0",
-            ]);
-        } else {
-            command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
-        }
+        frames_from_pipe(&mut command, framing);
         if let Some(sound) = &sound {
             sound.add_to(&mut command, path);
         }
@@ -278,8 +264,18 @@ fn numbered_part(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Makes ffmpeg read frames of that framing from its standard input.
+pub(super) fn frames_from_pipe(command: &mut Command, framing: Framing) {
+    if framing == Framing::Y4m {
+        command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
+        return;
+    }
+    // The header holds all there is to know.
+    command.args(["-f", "matroska", "-analyzeduration", "0", "-fpsprobesize", "0", "-i", "pipe:0"]);
+}
+
 /// The ffmpeg options for color properties that y4m does not carry.
-fn tags(video: &VideoFormat) -> Vec<&'static str> {
+pub(super) fn tags(video: &VideoFormat) -> Vec<&'static str> {
     let Color { matrix, matrix_source, primaries, transfer, full_range, siting } = video.color;
     let mut tags = Vec::new();
     tags.extend(primaries.primaries().map(|name| ["-color_primaries", name]));

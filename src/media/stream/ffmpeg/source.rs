@@ -14,7 +14,7 @@ use super::{input, is_pipe, is_url, not_started};
 use crate::error::{Error, Result};
 use crate::media::stream::{
     FormatOverrides, Order, PixelFormat, Rate, RawSource, ReadOutcome, Source, VideoFormat,
-    VideoFrame, Y4mSource,
+    VideoFrame, Y4mSource, check_same_format,
 };
 
 /// The formats that y4m supports and we read, in limited and full range; ffmpeg chooses the one
@@ -30,6 +30,7 @@ pub struct FfmpegSource {
     process: Program,
     frames: Frames,
     name: PathBuf,
+    interpretation: FormatOverrides,
     live: bool,
     /// Whether it can be read only once.
     is_pipe: bool,
@@ -151,6 +152,7 @@ impl FfmpegSource {
             process,
             frames,
             name: name.into(),
+            interpretation,
             live,
             is_pipe,
             count: 0,
@@ -163,6 +165,19 @@ impl FfmpegSource {
 }
 
 impl FfmpegSource {
+    /// Starts ffmpeg again for a live source that has ended. Returns what is wrong, if it is not
+    /// there yet.
+    fn restart(&mut self) -> Result<Option<String>> {
+        let started = match Self::start(&self.name, None, self.interpretation) {
+            Ok(started) => started,
+            Err(error) => return Ok(Some(error.to_string())),
+        };
+        let advice = "start another run";
+        check_same_format(&self.name, [self.video(), started.video()], advice)?;
+        *self = Self { count: self.count, ..started };
+        Ok(None)
+    }
+
     /// Whether both frames and sound end before the declared duration. This is checked only if
     /// there are fewer frames than a constant rate would give.
     fn ends_early(&self) -> bool {
@@ -234,6 +249,12 @@ impl Source for FfmpegSource {
     }
 
     fn next(&mut self, frame: &mut VideoFrame) -> Result<ReadOutcome> {
+        if self.is_over
+            && self.restarts()
+            && let Some(problem) = self.restart()?
+        {
+            return Ok(ReadOutcome::Disconnected(problem));
+        }
         match self.frames.source().next(frame)? {
             ReadOutcome::End if self.is_over => Ok(ReadOutcome::End),
             ReadOutcome::End => {
@@ -249,6 +270,10 @@ impl Source for FfmpegSource {
                 }
             }
             ReadOutcome::Frame => {
+                if self.live {
+                    // It may have been started several times.
+                    (frame.index, frame.time) = (self.count, self.video().rate.time_of(self.count));
+                }
                 self.count += 1;
                 if let Some(first) = &mut self.times
                     && let Some(time) = self.process.next_time()
@@ -262,6 +287,10 @@ impl Source for FfmpegSource {
     }
 
     fn is_live(&self) -> bool {
+        self.live
+    }
+
+    fn restarts(&self) -> bool {
         self.live
     }
 

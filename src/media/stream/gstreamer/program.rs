@@ -27,7 +27,9 @@ const GRACE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Elements that a pipeline often lacks, and the Debian package of each.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 9] = [
+    ("textoverlay", "gstreamer1.0-x"),
+    ("h264parse", "gstreamer1.0-plugins-bad"),
     ("libcamerasrc", "gstreamer1.0-libcamera"),
     ("multipartmux", "gstreamer1.0-plugins-good"),
     ("v4l2src", "gstreamer1.0-plugins-good"),
@@ -194,8 +196,11 @@ fn add(errors: &mut String, line: &str) {
     errors.extend(separator.chars().chain(line.chars().take(WORDS)));
 }
 
-/// The package of an element that is missing.
+/// What to do about an error: the package of an element that is missing, or how a pipeline ends.
 fn advice(errors: &str) -> String {
+    if errors.contains("could not link") && errors.contains(" to videoconvert") {
+        return " (expected a pipeline that ends in frames, video/x-raw, and not in a sink)".into();
+    }
     let missing = |element: &str| errors.contains(&format!("no element \"{element}\""));
     let package = PACKAGES.iter().find(|(element, _)| missing(element));
     package.map_or_else(String::new, |(_, package)| format!(" (apt install {package})"))
@@ -234,5 +239,6 @@ mod tests {
         let missing = "erroneous pipeline: no element \"libcamerasrc\"";
         assert_eq!(advice(missing), " (apt install gstreamer1.0-libcamera)");
         assert_eq!(advice("no element \"other\""), "");
+        assert!(advice("could not link fakesink0 to videoconvert0").contains("not in a sink"));
     }
 }

@@ -38,7 +38,7 @@ impl<'a> Request<'a> {
     /// cameras only.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an invalid camera.
+    /// [`Error::Usage`] for an invalid camera, and for a quote that is not closed.
     pub(super) fn arguments(
         self,
         size: Option<[usize; 2]>,
@@ -57,7 +57,7 @@ impl<'a> Request<'a> {
                 ));
             }
             Self::Pipeline(pipeline) => {
-                let mut source = words(pipeline);
+                let mut source = arguments_of(pipeline)?;
                 if !size.is_empty() {
                     // Two bare caps in a row are no pipeline.
                     let caps = format!("caps=video/x-raw{size}");
@@ -71,11 +71,14 @@ impl<'a> Request<'a> {
                         "csi://{number} names no camera; expected its number, such as csi://0"
                     )));
                 }
-                words(&format!(
-                    "nvarguscamerasrc sensor-id={number} ! \
-                     video/x-raw(memory:NVMM),format=NV12{size}{rate} ! nvvidconv ! \
-                     video/x-raw,format=NV12"
-                ))
+                let memory = format!("video/x-raw(memory:NVMM),format=NV12{size}{rate}");
+                let sensor = format!("sensor-id={number}");
+                let ends = ["!", "nvvidconv", "!", "video/x-raw,format=NV12"];
+                ["nvarguscamerasrc", &sensor, "!", &memory]
+                    .into_iter()
+                    .chain(ends)
+                    .map(str::to_owned)
+                    .collect()
             }
             Self::Libcamera(camera) => {
                 let mut source = vec!["libcamerasrc".to_owned()];
@@ -111,37 +114,32 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// The words of a pipeline: `gst-launch-1.0` takes each as an argument, and keeps spaces within one.
-fn words(pipeline: &str) -> Vec<String> {
-    let (mut words, mut word) = (Vec::new(), String::new());
-    let (mut quote, mut is_escaped) = (None, false);
-    for c in pipeline.chars() {
-        if c.is_whitespace() && quote.is_none() && !is_escaped {
-            if !word.is_empty() {
-                words.push(std::mem::take(&mut word));
-            }
-            continue;
-        }
-        match quote {
-            _ if is_escaped => {}
-            Some(open) if open == c => quote = None,
-            None if c == '"' || c == '\'' => quote = Some(c),
-            _ => {}
-        }
-        is_escaped = c == '\\' && !is_escaped;
-        word.push(c);
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    words
+/// The arguments of `gst-launch-1.0` for a pipeline that is written as in a shell, with quotes and
+/// backslashes.
+fn arguments_of(pipeline: &str) -> Result<Vec<String>> {
+    let words = shlex::split(pipeline).ok_or_else(|| {
+        Error::usage(format!(
+            "gst:{pipeline}: a quote is not closed, or nothing follows a backslash"
+        ))
+    })?;
+    Ok(words.into_iter().map(|word| with_quotes(&word).unwrap_or(word)).collect())
+}
+
+/// The setting of a property or of caps whose value takes quotes. `gst-launch-1.0` reads others as
+/// they are.
+fn with_quotes(word: &str) -> Option<String> {
+    let (key, value) = word.split_once('=')?;
+    let is_key = key.chars().all(|c| c.is_ascii_alphanumeric() || "-_:".contains(c));
+    let takes_quotes = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\');
+    (is_key && (value.is_empty() || value.contains(takes_quotes)))
+        .then(|| format!("{key}={}", quoted(value)))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::{Request, words};
+    use super::{Request, arguments_of};
     use crate::media::stream::Rate;
 
     fn pipeline(name: &str) -> String {
@@ -182,10 +180,25 @@ mod tests {
     }
 
     #[test]
-    fn keeps_words_in_quotes_together() {
+    fn reads_quotes_like_a_shell() {
+        let name =
+            r#"location="/a b" caps='x, "y"=1' text=it\'s a=\\ "c d" b= ! video/x-raw, w=1 "#;
         assert_eq!(
-            words(r#" filesrc  location="a b.mp4" !  caps='x y' a\ b ! d."#),
-            ["filesrc", "location=\"a b.mp4\"", "!", "caps='x y'", "a\\ b", "!", "d."]
+            arguments_of(name).unwrap(),
+            [
+                r#"location="/a b""#,
+                r#"caps="x, \"y\"=1""#,
+                r#"text="it's""#,
+                r#"a="\\""#,
+                "c d",
+                r#"b="""#,
+                "!",
+                "video/x-raw,",
+                "w=1"
+            ]
         );
+        for name in ["a \"b", "it's", "a \\"] {
+            assert!(arguments_of(name).is_err(), "{name}");
+        }
     }
 }

@@ -8,7 +8,8 @@ use super::request::Request;
 use crate::error::{Error, Result};
 use crate::media::stream::y4m::fill;
 use crate::media::stream::{
-    CameraRequest, FormatOverrides, ReadOutcome, Source, VideoFormat, VideoFrame, check_size,
+    CameraRequest, FormatOverrides, ReadOutcome, Source, VideoFormat, VideoFrame,
+    check_same_format, check_size,
 };
 
 /// Maximum length of a line of a frame's header.
@@ -78,19 +79,12 @@ impl GstreamerSource {
 
     fn same_format(&self, announced: &Announced) -> Result<()> {
         let video = video_of(&self.name, announced, self.interpretation)?;
-        if (video.width, video.height, video.format, video.scan)
-            == (self.video.width, self.video.height, self.video.format, self.video.scan)
-        {
-            return Ok(());
-        }
-        let of = |video: &VideoFormat| format!("{}x{} {}", video.width, video.height, video.format);
-        let (before, after) = (of(&self.video), of(&video));
-        let problem = format!(
-            "its frames were {before}, and are {after} now; a run takes one format: end the \
-             pipeline in the one wanted, such as ! videoscale ! video/x-raw,width={},height={}",
+        let advice = format!(
+            "end the pipeline in the one wanted, such as ! videoscale ! \
+             video/x-raw,width={},height={}",
             self.video.width, self.video.height
         );
-        Err(Error::input(&self.name, problem))
+        check_same_format(&self.name, [&self.video, &video], &advice)
     }
 
     /// Reads the next frame; false at the end, within a frame too.
@@ -208,7 +202,7 @@ impl Source for GstreamerSource {
         let ended = self.running.take().map_or(Ok(()), |mut running| running.program.end());
         match ended {
             Ok(()) => {
-                self.is_over = true;
+                self.is_over = !self.restarts();
                 Ok(ReadOutcome::End)
             }
             Err(problem) if self.is_live => {
@@ -219,6 +213,10 @@ impl Source for GstreamerSource {
     }
 
     fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    fn restarts(&self) -> bool {
         self.is_live
     }
 }
