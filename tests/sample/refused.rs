@@ -159,9 +159,9 @@ fn rejects_networks_with_unexpected_inputs_or_outputs() {
     };
     refused_network(&fs::read(stored("conditional.onnx")).unwrap())
         .says("an input `encoder_hidden_states`")
-        .says("expected sample, timestep");
+        .says("with a role are: sample, timestep");
     refused_network(&fs::read(stored("../models/darker.onnx")).unwrap())
-        .says("expected sample, timestep");
+        .says("with a role are: sample, timestep");
     refused_network(b"no graph").says("ONNX Runtime does not accept it");
 }
 
