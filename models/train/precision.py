@@ -81,10 +81,10 @@ def is_lean(model):
     return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
 
 
-def session(model, optimized=None):
-    """Two threads that do not spin when idle: sessions that take turns would steal each other's cores."""
+def session(model, optimized=None, threads=2):
+    """Threads that do not spin when idle: sessions that take turns would steal each other's cores."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized:
