@@ -3,6 +3,7 @@
     python gpu.py denoise --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
     python gpu.py prior   --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
     python gpu.py camera  --photos PHOTOS --clips out/clips --validation VALIDATION --out out --seconds 500 --workers 12
+    python gpu.py camera-nano --photos PHOTOS --clips out/clips --validation VALIDATION --start START --out out --seconds 500
 
 The examples are those of `train.py`, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. `denoise`
 trains `denoise` and `denoise-fast` on the same batches. What the networks are is in configs/*.toml, under [model]. Writes NAME.pt, whose
@@ -218,7 +219,11 @@ class Planes:
         return jobs.Planes({}).validate(lambda x, sigma: network(x.to(GPU), sigma.to(GPU)).cpu(), examples)
 
 
-FAMILIES = {"denoise": Denoise, "prior": Prior, "camera": Planes}
+class SmallPlanes(Planes):
+    names, rate = ("camera-nano",), 1.5e-3
+
+
+FAMILIES = {"denoise": Denoise, "prior": Prior, "camera": Planes, "camera-nano": SmallPlanes}
 
 
 def configuration(name):
@@ -276,7 +281,7 @@ def main():
     parser.add_argument("--start", help="folder of NAME.pt to begin with")
     parser.add_argument("--out", default="out")
     parser.add_argument("--seconds", type=float, required=True, help="budget")
-    parser.add_argument("--workers", type=int, default=12, help="processes that draw examples for camera")
+    parser.add_argument("--workers", type=int, default=12, help="processes that draw examples for camera and camera-nano")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--watch-every", type=float, default=60, help="seconds between validations and checkpoints")
     parser.add_argument("--batch", type=int, help="patches of a step")
