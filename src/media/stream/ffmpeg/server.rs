@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::retry_on_intr;
 
 use super::program::{LOG_LEVEL, Program, ffmpeg};
 use super::sink::{frames_from_pipe, tags};
@@ -212,9 +213,13 @@ impl Sink for ServerSink {
         let Some(mut sending) = self.sending.take() else { return Ok(()) };
         // Frames in the pipe are sent at their rate.
         let waiting = PIPE_BYTES / self.video.bytes() + 1;
-        match sending.end(STALL + self.video.rate.time_of(waiting as u64)) {
-            // What it was sent is all that counts.
-            Ended::Finished | Ended::Unfinished => Ok(()),
+        let limit = STALL + self.video.rate.time_of(waiting as u64);
+        match sending.end(limit) {
+            Ended::Finished => Ok(()),
+            Ended::Unfinished => {
+                let seconds = limit.as_secs();
+                Err(self.failed(format!("it has not taken the last frames within {seconds} s")))
+            }
             Ended::Failed(problem) => Err(self.failed(problem)),
         }
     }
@@ -267,7 +272,7 @@ impl Write for Pipe {
             }
             let limit = Timespec { tv_sec: self.limit.as_secs() as i64, tv_nsec: 0 };
             let mut ready = [PollFd::new(&self.stdin, PollFlags::OUT)];
-            if poll(&mut ready, Some(&limit))? == 0 {
+            if retry_on_intr(|| poll(&mut ready, Some(&limit)))? == 0 {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
