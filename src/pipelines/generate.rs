@@ -45,8 +45,8 @@ impl GeneratePipeline {
     /// own size. `request` also has the classes, guidance and the initial image.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) for a size or a request that the network does not support, and as for
-    /// [`DenoisePipeline::run`](super::DenoisePipeline::run).
+    /// [`Error::Usage`](crate::Error::Usage) for a size or a request that the network does not
+    /// support, and as for [`DenoisePipeline::run`](super::DenoisePipeline::run).
     pub fn run(
         &mut self,
         size: Option<[usize; 2]>,
