@@ -43,9 +43,9 @@ pub(crate) struct PipelineOptions {
     #[arg(long, value_name = "IMAGE")]
     control: Option<PathBuf>,
 
-    /// The factor of the ControlNet's residuals
-    #[arg(long, value_name = "F", default_value_t = 1.0, requires = "control")]
-    control_scale: f64,
+    /// The factor of the ControlNet's residuals. Default: that of the pipeline's class, usually 1
+    #[arg(long, value_name = "F", requires = "control")]
+    control_scale: Option<f64>,
 
     /// Steps of each stage of a cascade, in order, such as 25,25,7
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -262,7 +262,7 @@ impl Arguments {
             mask,
             noise_level: self.pipeline.noise_level,
             control,
-            control_scale: Some(self.pipeline.control_scale),
+            control_scale: self.pipeline.control_scale,
             stages: self.pipeline.stages(),
             ..self.prompts.request(prompt, &self.guidance)
         })

@@ -59,11 +59,13 @@ pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
         return described(path);
     }
     let index = read_index(path)?;
-    let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default();
+    // optimum saves its own class, which has the name of diffusers' after this.
+    let class = class.strip_prefix("ORT").unwrap_or(class).to_owned();
     let folder = Folder { path, index, class };
     let class = folder.class.as_str();
     type Translation = fn(&Folder<'_>) -> Result<PipelineSpec>;
-    const CLASSES: [(&str, Translation); 29] = [
+    const CLASSES: [(&str, Translation); 35] = [
         ("StableDiffusionPipeline", |it| it.stable_diffusion(7.5, 0.8)),
         ("StableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, 0.8)),
         ("StableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, 1.0)),
@@ -72,6 +74,8 @@ pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
         ("OnnxStableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, 0.8)),
         ("OnnxStableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, 1.0)),
         ("StableDiffusionControlNetPipeline", |it| it.stable_diffusion(7.5, 0.8)),
+        ("StableDiffusionControlNetImg2ImgPipeline", |it| it.stable_diffusion(7.5, 0.8)),
+        ("StableDiffusionControlNetInpaintPipeline", |it| it.stable_diffusion(7.5, 1.0)),
         ("StableDiffusionInstructPix2PixPipeline", |it| it.instruct_pix2pix()),
         ("StableDiffusionUpscalePipeline", |it| it.upscale()),
         ("OnnxStableDiffusionUpscalePipeline", |it| it.upscale()),
@@ -80,6 +84,10 @@ pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
         ("StableDiffusionXLPipeline", |it| it.stable_diffusion_xl()),
         ("StableDiffusionXLImg2ImgPipeline", |it| it.stable_diffusion_xl()),
         ("StableDiffusionXLInpaintPipeline", |it| it.stable_diffusion_xl()),
+        ("StableDiffusionXLControlNetPipeline", |it| it.stable_diffusion_xl()),
+        ("StableDiffusionXLControlNetImg2ImgPipeline", |it| it.stable_diffusion_xl()),
+        ("StableDiffusionXLControlNetInpaintPipeline", |it| it.stable_diffusion_xl()),
+        ("StableDiffusionXLInstructPix2PixPipeline", |it| it.instruct_pix2pix_xl()),
         ("StableDiffusion3Pipeline", |it| it.stable_diffusion_3()),
         ("StableDiffusion3Img2ImgPipeline", |it| it.stable_diffusion_3()),
         ("FluxPipeline", |it| it.flux()),
@@ -290,9 +298,21 @@ impl Folder<'_> {
                 steps,
                 guidance_scale,
                 strength,
+                inpaint_strength: None,
+                control_scale: self.control_scale(),
                 size: [scale * sides[1], scale * sides[0]],
             },
         })
+    }
+
+    /// The default factor of a ControlNet's residuals.
+    fn control_scale(&self) -> f64 {
+        match self.class.as_str() {
+            "StableDiffusionControlNetImg2ImgPipeline"
+            | "StableDiffusionXLControlNetImg2ImgPipeline" => 0.8,
+            "StableDiffusionControlNetInpaintPipeline" => 0.5,
+            _ => 1.0,
+        }
     }
 
     /// Stable Diffusion 1 and 2 (Rombach et al. 2022).
@@ -316,6 +336,9 @@ impl Folder<'_> {
         };
         if unet.get("time_cond_proj_dim").is_some() {
             stage.guidance = GuidanceSpec::Embedded;
+        }
+        if self.class != "StableDiffusionInpaintPipelineLegacy" {
+            stage.defaults.inpaint_strength = Some(1.0);
         }
         Ok(PipelineSpec {
             text: vec![self.text(1, None, 0)?],
@@ -351,6 +374,23 @@ impl Folder<'_> {
         })
     }
 
+    /// InstructPix2Pix with Stable Diffusion XL.
+    fn instruct_pix2pix_xl(&self) -> Result<PipelineSpec> {
+        if self.flag("is_cosxl_edit", false) {
+            return Err(self.error(
+                "its model_index.json has is_cosxl_edit = true; Eddy edits with networks that \
+                 take the image's latent unscaled, which have false",
+            ));
+        }
+        let mut pipeline = self.stable_diffusion_xl()?;
+        for stage in &mut pipeline.stages {
+            stage.concat = ConcatCondition::Image;
+            stage.guidance = GuidanceSpec::TextAndImage;
+            stage.defaults.steps = 100;
+        }
+        Ok(pipeline)
+    }
+
     /// Stable Diffusion's upscaler by 4.
     fn upscale(&self) -> Result<PipelineSpec> {
         let pipeline = self.latent()?;
@@ -369,11 +409,15 @@ impl Folder<'_> {
     fn stable_diffusion_xl(&self) -> Result<PipelineSpec> {
         let pipeline = self.latent()?;
         let scale = pipeline.decoder_scale();
-        let strength = match self.class.as_str() {
-            "StableDiffusionXLInpaintPipeline" => 1.0,
-            _ => 0.3,
+        const OF_MASK: f64 = 0.9999;
+        let (strength, guidance_scale) = match self.class.as_str() {
+            "StableDiffusionXLInpaintPipeline" => (OF_MASK, 7.5),
+            "StableDiffusionXLControlNetInpaintPipeline" => (OF_MASK, 5.0),
+            "StableDiffusionXLControlNetImg2ImgPipeline" => (0.8, 5.0),
+            _ => (0.3, 5.0),
         };
-        let mut stage = self.stage("unet", scale, (50, strength), 5.0)?;
+        let mut stage = self.stage("unet", scale, (50, strength), guidance_scale)?;
+        stage.defaults.inpaint_strength = Some(OF_MASK);
         let unet = self.config("unet")?;
         let taken = unet.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
         if taken == 2 * stage.channels + 1 {
@@ -412,7 +456,8 @@ impl Folder<'_> {
         const T5_LENGTH: usize = 256;
         let pipeline = self.latent()?;
         let scale = pipeline.decoder_scale();
-        let mut stage = self.stage("transformer", scale, (28, 0.6), 7.0)?;
+        let steps = if self.class == "StableDiffusion3Img2ImgPipeline" { 50 } else { 28 };
+        let mut stage = self.stage("transformer", scale, (steps, 0.6), 7.0)?;
         let transformer = self.config("transformer")?;
         stage.channels = transformer.count("in_channels", 1..=1024)?.unwrap_or(16);
         let mut text = vec![self.projected(1, 1)?, self.projected(2, 1)?];
@@ -436,7 +481,8 @@ impl Folder<'_> {
         const T5_LENGTH: usize = 512;
         let pipeline = self.latent()?;
         let scale = pipeline.decoder_scale();
-        let mut stage = self.stage("transformer", scale, (28, 0.6), 3.5)?;
+        let guidance_scale = if self.class == "FluxPipeline" { 3.5 } else { 7.0 };
+        let mut stage = self.stage("transformer", scale, (28, 0.6), guidance_scale)?;
         let transformer = self.config("transformer")?;
         stage.channels = transformer.count("in_channels", 4..=4096)?.unwrap_or(64) / 4;
         stage.packed = true;
