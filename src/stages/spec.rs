@@ -299,6 +299,8 @@ pub enum ConcatCondition {
 pub enum Enlargement {
     /// Linear, from corner to corner (DeepFloyd IF).
     Bilinear,
+    /// Linear, by the centers of pixels (GLIDE, Nichol et al. 2022).
+    BilinearCenters,
     /// Cubic, as Pillow does it (unCLIP).
     Bicubic,
 }
