@@ -12,7 +12,9 @@ use std::sync::Arc;
 use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
 use crate::media::stream::VideoFormat;
-use crate::model::{ClassIndices, Description, Package, Precision, SampledModel};
+use crate::model::{
+    CAMERA_DENOISER, ClassIndices, Package, Precision, SampledModel, WHITE_NOISE_DENOISER,
+};
 use crate::network::{
     Device, DeviceChoice, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
 };
@@ -31,7 +33,6 @@ pub use denoise::DenoisePipeline;
 pub use frames::{FrameDenoiser, FrameStream, StreamFrame};
 pub use generate::GeneratePipeline;
 pub use image_denoiser::ImageDenoiser;
-use image_denoiser::{CAMERA, WHITE};
 pub use inpaint::InpaintPipeline;
 pub use sample::SamplePipeline;
 pub use upscale::UpscalePipeline;
@@ -140,7 +141,7 @@ impl Eddy {
     }
 
     fn load(&self, model: &str) -> Result<(Package, OnnxNetwork)> {
-        let package = self.find(model)?;
+        let package = Package::open(&self.runtime, model, self.session)?;
         let network = package.load(&self.runtime, self.precision_of(&package), self.session)?;
         Ok((package, network))
     }
@@ -148,17 +149,6 @@ impl Eddy {
     /// The requested precision, or the one of the package that suits the device.
     fn precision_of(&self, package: &Package) -> Precision {
         self.precision.unwrap_or_else(|| package.default_precision(self.session.device))
-    }
-
-    /// A bundled model, the folder of a package, or a bare ONNX file, which is run some dozens of
-    /// times to find out how its values are to be read.
-    fn find(&self, model: &str) -> Result<Package> {
-        let path = Path::new(model);
-        if path.extension().is_some_and(|it| it == "onnx") && path.is_file() {
-            let description = Description::default();
-            return Ok(Package::of_onnx(&self.runtime, path, &description, self.session)?.0);
-        }
-        Package::find(model)
     }
 
     /// A denoiser: a bundled model (`camera`, `denoise`, `denoise-fast`), the folder of a model
@@ -193,7 +183,11 @@ impl Eddy {
         format: &VideoFormat,
     ) -> Result<DenoisePipeline> {
         let has_luma = format.format.chroma().is_some();
-        self.denoiser(model.unwrap_or(if has_luma { CAMERA } else { WHITE }))
+        self.denoiser(model.unwrap_or(if has_luma {
+            CAMERA_DENOISER
+        } else {
+            WHITE_NOISE_DENOISER
+        }))
     }
 
     /// An upscaler: a bundled model (`upscale-x2`, `upscale-x4`) or the folder of a model package.

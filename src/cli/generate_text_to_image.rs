@@ -19,7 +19,7 @@ use serde_json::json;
 use super::console::Bar;
 use super::generate::{Arguments, Sink};
 use super::interrupt;
-use super::io_args::{evaluations as count_of, images_each};
+use super::io_args::images;
 use super::preview_steps::{PreviewWriter, Waiting};
 use super::prompt_options::{first_given, open_pipeline, parameters};
 
@@ -279,11 +279,9 @@ impl Arguments {
     ) -> anyhow::Result<()> {
         let [width, height] = report.size;
         let (sampler, evaluations, count) = (report.sampler, report.evaluations, self.count);
-        let (what, each) = images_each(count as usize);
-        let taken = count_of(evaluations);
+        let [what, taken] = images(count as usize, evaluations);
         let line = format!(
-            "{}: {what} of {width}x{height} by {}, {sampler}, {taken}{each}, \
-             {seconds:.2} s",
+            "{}: {what} of {width}x{height} by {}, {sampler}, {taken}, {seconds:.2} s",
             self.output.display(),
             self.model
         );

@@ -145,7 +145,7 @@ impl PromptOptions {
     }
 }
 
-/// From this time of loading on, a user is told how to shorten it.
+/// The minimum time of loading for which `eddy prepare` is recommended.
 const LONG_LOAD: Duration = Duration::from_secs(5);
 
 /// Opens the pipeline in the folder `model`. `retention` says which networks stay loaded.

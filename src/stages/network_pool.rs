@@ -270,8 +270,8 @@ impl NetworkPool {
             let whose = if self.options.max_memory.is_some() { "limit" } else { "machine" };
             return Err(Error::usage(format!(
                 "{} {what}, and {} of the {whose}'s {} MiB are left for it; raise {MAX_MEMORY}\
-                 {smaller}, or save its optimized graph by `eddy prepare`, so that the weights stay in their \
-                 file",
+                 {smaller}, or save its optimized graph by `eddy prepare`, so that the weights \
+                 stay in their file",
                 self.folder.join(&variant).display(),
                 mebibytes(limit.saturating_sub(held)),
                 mebibytes(limit)
