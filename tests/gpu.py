@@ -130,8 +130,11 @@ def on(device, work):
     """What is to hold on a GPU."""
     options = ["--runtime", FOLDER, "--device", device]
     cache = work / "cache"
-    check = eddy("check", *options, "--require-device", cache=cache)
+    # The digit networks have operators that ONNX Runtime leaves to the CPU.
+    check = eddy("check", *options, cache=cache)
     says(f"{device}: every model gives what was recorded", check.returncode == 0, check.stdout + check.stderr)
+    check = eddy("check", "denoise-fast", *options, "--require-device", cache=cache)
+    says(f"{device}: without the CPU", check.returncode == 0, check.stderr)
     nodes = eddy("info", "denoise-fast", "--nodes", *options, cache=cache)
     says(f"{device}: nodes are counted", nodes.returncode == 0, " ".join(l.strip() for l in nodes.stdout.splitlines() if "nodes" in l))
 

@@ -156,6 +156,10 @@ impl<'a> ClassifierFree<'a> {
 }
 
 impl Network for ClassifierFree<'_> {
+    fn gains_from_large_tiles(&self) -> bool {
+        self.network.gains_from_large_tiles()
+    }
+
     fn bind(&mut self, shape: Shape) -> Result<()> {
         let [batch, channels, height, width] = shape;
         self.network.bind([2 * batch, channels, height, width])?;

@@ -42,6 +42,10 @@ impl Package {
 }
 
 impl Network for NetworkWithFallback<'_> {
+    fn gains_from_large_tiles(&self) -> bool {
+        self.network.gains_from_large_tiles()
+    }
+
     fn bind(&mut self, shape: Shape) -> Result<()> {
         self.network.bind(shape)
     }

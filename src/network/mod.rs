@@ -73,6 +73,11 @@ pub trait Network {
         Ok(())
     }
 
+    /// Whether larger tiles always take less time. By default no: on a CPU they do up to a size.
+    fn gains_from_large_tiles(&self) -> bool {
+        false
+    }
+
     /// Forgets what a recurrent network keeps from one evaluation to the next. By default there is
     /// nothing.
     fn reset_state(&mut self) {}

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::machine;
+use crate::network::Network;
 use crate::setting::MAX_MEMORY;
 use crate::tile::{Locality, TilePlan};
 
@@ -20,8 +21,8 @@ const EFFICIENT_FIELDS: usize = 24;
 /// How tiles are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TileChoice {
-    /// Maximum side of a tile, in pixels. Default: the fastest that fits the budget: the
-    /// largest up to 384 MiB of working memory, or 24 receptive fields if that is more.
+    /// Maximum side of a tile, in pixels. Default: the fastest that fits the budget: on a GPU the
+    /// largest, on a CPU up to 384 MiB of working memory, or 24 receptive fields if that is more.
     pub limit: Option<usize>,
     /// Overlap of neighboring tiles, in pixels. Default: the least that the network needs, twice
     /// its receptive field.
@@ -85,7 +86,11 @@ impl Budget {
     /// The memory left for tiles beside what the process holds already and `reserve` bytes that it
     /// will still allocate.
     pub fn room(self, reserve: u64) -> MemoryHeadroom {
-        MemoryHeadroom { max_memory: self.max_memory, held: machine::resident_memory() + reserve }
+        MemoryHeadroom {
+            max_memory: self.max_memory,
+            held: machine::resident_memory() + reserve,
+            gains_from_large_tiles: false,
+        }
     }
 }
 
@@ -94,12 +99,18 @@ impl Budget {
 pub struct MemoryHeadroom {
     max_memory: u64,
     held: u64,
+    gains_from_large_tiles: bool,
 }
 
 impl MemoryHeadroom {
     /// The headroom after `bytes` more are held.
     pub fn minus(self, bytes: u64) -> Self {
         Self { held: self.held + bytes, ..self }
+    }
+
+    /// The headroom for tiles of that network.
+    pub(super) fn of(self, network: &dyn Network) -> Self {
+        Self { gains_from_large_tiles: network.gains_from_large_tiles(), ..self }
     }
 
     /// Divides an image of `width` by `height` pixels and `planes` planes into the fastest tiles
@@ -132,9 +143,10 @@ impl MemoryHeadroom {
                 if plan.is_whole() { 0 } else { width * tile_height * planes * size_of::<f32>() };
             working(plan) + band as u64
         };
-        // Where it is not known what a tile costs, nothing is gained for certain.
+        // Where it is not known what a tile costs, nothing is gained for certain. On a GPU there are
+        // no pages to clear.
         let efficient_side = match (locality.receptive_field, bytes_per_pixel) {
-            (Some(field), Some(_)) => EFFICIENT_FIELDS * field,
+            (Some(field), Some(_)) if !self.gains_from_large_tiles => EFFICIENT_FIELDS * field,
             _ => usize::MAX,
         };
         let is_efficient = |plan: &TilePlan| {
@@ -237,6 +249,9 @@ mod tests {
         assert_eq!(tile([3000, 1600], Some(125), Some(180)), (3000, 1600), "overlaps cost more");
         assert_eq!(tile([3000, 1600], None, Some(180)), (3000, 1600), "tiles are not exact");
         assert_eq!(tile([400, 300], Some(20), None), (400, 304), "their cost is not known");
+        let room = MemoryHeadroom { gains_from_large_tiles: true, ..room(900 << 20) };
+        let plan = room.tiles([3000, 1600, 3], TileChoice::default(), LOCAL, Some(180)).unwrap();
+        assert!(plan.is_whole(), "a GPU has no pages to clear");
     }
 
     #[test]

@@ -50,8 +50,8 @@ pub(crate) fn decode(
     let mut images = Array4::zeros([count, channels, size[1], size[0]]);
     let choice = choice.on_finer_grid(scale);
     let locality = Locality { multiple_of: scale, grid: scale, receptive_field, size: None };
-    let tiles =
-        budget.room(0).tiles([size[0], size[1], channels], choice, locality, bytes_per_pixel)?;
+    let room = budget.room(0).of(network);
+    let tiles = room.tiles([size[0], size[1], channels], choice, locality, bytes_per_pixel)?;
     let plan = Plan { steps: vec![SINGLE_STEP], clip: Clip::None };
     let whole =
         latents.as_slice().unwrap_or_default().chunks_exact((latents.len() / count.max(1)).max(1));

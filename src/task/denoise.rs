@@ -582,6 +582,7 @@ impl<'a> Denoiser<'a> {
         let Manifest { channels, bytes_per_pixel, layout, .. } = *self.manifest;
         let [width, height] = [width, height].map(|side| side.div_ceil(layout.pixels()));
         let choice = self.options.tile.on_coarser_grid(layout.pixels());
+        let room = room.of(self.network);
         room.tiles([width, height, channels], choice, self.manifest.locality(), bytes_per_pixel)
     }
 

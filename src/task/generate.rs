@@ -525,7 +525,7 @@ impl<'a> Generator<'a> {
         let Manifest { channels, bytes_per_pixel, .. } = *self.manifest;
         // Memory for the state, the prediction, and the history of the sampler.
         let state = 3 * count * channels * width * height * size_of::<f32>();
-        let room = self.options.budget.room(state as u64);
+        let room = self.options.budget.room(state as u64).of(self.network);
         let per_pixel = bytes_per_pixel.map(|bytes| bytes * count);
         room.tiles(
             [width, height, channels],

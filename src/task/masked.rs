@@ -67,7 +67,7 @@ impl<'a> Inpainter<'a> {
         });
         let map = SigmaMap::PerPixel { width, values: values.collect() };
         let Manifest { channels, bytes_per_pixel, .. } = *self.manifest;
-        let room = self.budget.room((width * height * size_of::<f32>()) as u64);
+        let room = self.budget.room((width * height * size_of::<f32>()) as u64).of(self.network);
         let locality = self.manifest.locality();
         let tiles = room.tiles([width, height, channels], self.tile, locality, bytes_per_pixel)?;
         let mut canvas = Pixels::new(&mut work, self.range, channels);

@@ -1,6 +1,6 @@
 //! The buffers of a network's inputs and outputs for one shape.
 
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::Allocator;
 use ort::session::IoBinding;
 
 use super::OnnxNetwork;
@@ -137,7 +137,9 @@ impl OnnxNetwork {
     pub(super) fn allocate(&self, shape: Shape) -> ort::Result<Bound> {
         let [batch, channels, height, width] = shape;
         let Self { interface, types, .. } = self;
-        let allocator = self.allocator();
+        // Plain memory, also for a GPU: ONNX Runtime 1.28 fails to copy an output into pinned
+        // memory that it is given, and inputs in pinned memory gained nothing on an H200.
+        let allocator = Allocator::default();
         // An image's buffer, with `further` planes after those of the image.
         let image = |tensor, [batch, channels, height, width]: Shape, further| {
             let conversion = self.input_conversion(channels, further);
@@ -203,19 +205,6 @@ impl OnnxNetwork {
         bound.bind_inputs(interface)?;
         bound.bind_outputs(interface)?;
         Ok(bound)
-    }
-
-    /// The allocator of buffers. For a GPU it allocates memory that the GPU accesses directly, if
-    /// possible.
-    fn allocator(&self) -> Allocator {
-        let pinned = |index| {
-            let (device, kind) = (AllocationDevice::CUDA_PINNED, MemoryType::CPUOutput);
-            let memory = MemoryInfo::new(device, index, AllocatorType::Device, kind).ok()?;
-            Allocator::new(&self.session, memory)
-                .ok()
-                .filter(|allocator| allocator.memory_info().is_cpu_accessible())
-        };
-        self.device.index().and_then(pinned).unwrap_or_default()
     }
 }
 

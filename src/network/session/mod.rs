@@ -197,6 +197,10 @@ impl OnnxNetwork {
 }
 
 impl Network for OnnxNetwork {
+    fn gains_from_large_tiles(&self) -> bool {
+        self.device.is_gpu()
+    }
+
     fn bind(&mut self, shape: Shape) -> Result<()> {
         if self.bound.as_ref().is_some_and(|bound| bound.shape == shape) {
             return Ok(());
