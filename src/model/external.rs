@@ -1,8 +1,11 @@
 //! The external files in which an ONNX graph stores its weights.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use super::protobuf::messages;
+use super::files::{Links, MAX_GRAPH_BYTES, find_weights, read_regular};
+use super::protobuf::{self, Field, Value, last, messages, split};
+use crate::error::{Error, Result};
 
 /// The ONNX messages that lead to a tensor.
 #[derive(Clone, Copy)]
@@ -36,6 +39,9 @@ impl Message {
 /// `external_data` of a tensor: pairs of key and value.
 const EXTERNAL_DATA: u64 = 13;
 
+/// The depth limit of protobuf is lower.
+const DEEPEST: usize = 200;
+
 /// The paths that the tensors of an ONNX file name, relative to its folder. Empty if it is not an
 /// ONNX file.
 pub fn external_files(network: &[u8]) -> BTreeSet<String> {
@@ -45,8 +51,6 @@ pub fn external_files(network: &[u8]) -> BTreeSet<String> {
 }
 
 fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<String>) {
-    /// The depth limit of protobuf is lower.
-    const DEEPEST: usize = 200;
     if depth > DEEPEST {
         return;
     }
@@ -56,14 +60,85 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
         }
         if let (Message::Tensor, EXTERNAL_DATA) = (message, field) {
             // If there are several, protobuf uses the last.
-            let text = |wanted: u64| {
-                messages(body).filter(|(field, _)| *field == wanted).last().map(|(_, text)| text)
-            };
-            if let (Some(b"location"), Some(location)) = (text(1), text(2)) {
+            if let (Some(b"location"), Some(location)) = (last(body, 1), last(body, 2)) {
                 found.insert(String::from_utf8_lossy(location).into_owned());
             }
         }
     }
+}
+
+/// The graph `network` with its weights inside, if they are in files in `folder`.
+///
+/// # Errors
+/// [`Error::Model`] for the network `model`, when a file cannot be read, or all weights are more
+/// than one file of ONNX holds.
+pub(super) fn with_weights(
+    network: Vec<u8>,
+    folder: &Path,
+    links: Links,
+    model: &str,
+) -> Result<Vec<u8>> {
+    let found = find_weights(&network, folder, links, model)?;
+    if found.is_empty() {
+        return Ok(network);
+    }
+    let mut files = BTreeMap::new();
+    let mut left = MAX_GRAPH_BYTES.saturating_sub(network.len() as u64);
+    for (name, path) in found {
+        let bytes = read_regular(&path, left).map_err(|cause| {
+            let problem = format!(
+                "its weights in {name:?} cannot be put into one file, which holds {} MiB at most",
+                MAX_GRAPH_BYTES >> 20
+            );
+            Error::model_from(model, problem, cause)
+        })?;
+        left -= bytes.len() as u64;
+        files.insert(name, bytes);
+    }
+    let problem = "its graph names weights that its files do not hold; fetch or export it again";
+    inlined(&network, Message::Model, &files, 0).ok_or_else(|| Error::model(model, problem))
+}
+
+/// A message whose tensors hold their values themselves; none if a file has not enough of them.
+fn inlined(
+    bytes: &[u8],
+    message: Message,
+    files: &BTreeMap<String, Vec<u8>>,
+    depth: usize,
+) -> Option<Vec<u8>> {
+    /// `data_location` of a tensor, and its values.
+    const LOCATION: u64 = 14;
+    const RAW_DATA: u64 = 9;
+    if depth > DEEPEST {
+        return None;
+    }
+    let (fields, rest) = split(bytes);
+    let mut new = protobuf::Message::default();
+    let mut external = BTreeMap::new();
+    for Field { number, value, encoded } in fields {
+        match (message, number, value) {
+            (Message::Tensor, EXTERNAL_DATA, Value::Bytes(pair)) => {
+                let text = |wanted: u64| {
+                    last(pair, wanted).map(|text| String::from_utf8_lossy(text).into_owned())
+                };
+                external.insert(text(1)?, text(2)?);
+            }
+            (Message::Tensor, LOCATION, _) => {}
+            (_, _, Value::Bytes(body)) if let Some(within) = message.within(number) => {
+                new = new.bytes(number, inlined(body, within, files, depth + 1)?);
+            }
+            _ => new = new.encoded(encoded),
+        }
+    }
+    if let Some(location) = external.get("location") {
+        let file = files.get(location)?;
+        let number = |key| external.get(key).map(|text| text.parse::<usize>().ok());
+        let offset = number("offset").unwrap_or(Some(0))?;
+        let values = file.get(offset..)?;
+        let length = number("length").unwrap_or(Some(values.len()))?;
+        new = new.bytes(RAW_DATA, values.get(..length)?);
+    }
+    Some(new.encoded(rest).into_bytes())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::bare::{Description, DetectedProperty, ProbedModel};
 use super::bundled::{self, Bundle};
 use super::diffusers::{DiffusersFolder, NETWORK, has_text_encoder};
+use super::external::with_weights;
 use super::files::{
     LARGEST_RECORD, Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights,
     read_regular,
@@ -14,6 +15,7 @@ use super::files::{
 use super::import::manifest_of_diffusers;
 use super::manifest::{Manifest, ModelFile, State};
 use super::precision::Precision;
+use super::sampled::NetworkGraph;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::network::{Device, Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
@@ -256,6 +258,29 @@ impl Package {
             ..Interface::default()
         };
         OnnxNetwork::load(runtime, &manifest.name, origin.source(), interface, options).map(Some)
+    }
+
+    /// The graph in `precision`, after checking the SHA-256 of its file.
+    pub(super) fn graph(&self, precision: Precision) -> Result<NetworkGraph> {
+        let (manifest, file) = (&self.manifest, self.file(precision)?);
+        let mut bytes = self.checked(&file.path, &file.sha256)?;
+        let place = match &self.files {
+            Files::Bundled(_) => None,
+            Files::Folder(folder) => Some((folder, Links::Inside)),
+            Files::AsIs(folder) => Some((folder, Links::Cache)),
+        };
+        if let Some((folder, links)) = place {
+            let folder = folder.join(&file.path);
+            let folder = folder.parent().unwrap_or(Path::new("."));
+            bytes = with_weights(bytes, folder, links, &manifest.name)?;
+        }
+        Ok(NetworkGraph {
+            name: manifest.name.clone(),
+            bytes,
+            interface: self.interface(precision),
+            channels: manifest.channels,
+            multiple_of: manifest.multiple_of.max(1) * manifest.sample_scale(),
+        })
     }
 
     fn interface(&self, precision: Precision) -> Interface {

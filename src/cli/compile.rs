@@ -1,0 +1,132 @@
+//! `eddy compile`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use eddy::compile::{CompileOptions, compile, save};
+use eddy::diffusion::Sampler;
+use eddy::model::SampledModel;
+use eddy::stages::is_pipeline;
+use serde_json::json;
+
+use super::console::Console;
+use super::onnx_options::refuse_onnx;
+use super::options::{PrecisionOption, SyncOption};
+
+/// Write a whole trajectory as one ONNX graph
+///
+/// The graph holds the network, the sampler's table and guidance, with the weights stored once. Any
+/// runtime for ONNX runs it in one call and gives the numbers of `eddy sample`. Its input `sample`
+/// is the state before the first step; `class`, `noise` (of samplers that draw it), `sigma` (of a
+/// denoiser) and `low_resolution` (of an upscaler) are there where the model needs them.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples: eddy compile digits-ddpm --sampler ddim --steps 4 -o whole.onnx\n          \
+                  eddy compile denoise-fast -o denoise.onnx"
+)]
+pub(crate) struct Arguments {
+    /// A bundled model, the folder of a model package, or a folder in the diffusers layout
+    #[arg(value_name = "MODEL")]
+    model: String,
+
+    /// The ONNX file to write
+    #[arg(short, long, value_name = "WHOLE.onnx", help_heading = "Input and output")]
+    output: PathBuf,
+
+    /// The sampler, of those of `eddy sample`; by default the model's. Without it, a denoiser is
+    /// compiled as `eddy denoise` runs it, from the noise level of the image
+    #[arg(long, value_name = "NAME", help_heading = "Sampling")]
+    sampler: Option<Sampler>,
+
+    /// Steps of the sampler; by default the model's
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1000),
+        help_heading = "Sampling"
+    )]
+    steps: Option<u16>,
+
+    /// Stochasticity, from 0 to 1, of samplers that have an eta
+    #[arg(long, value_name = "ETA", help_heading = "Sampling")]
+    eta: Option<f64>,
+
+    /// The default of the input `guidance_scale`; 1 compiles the conditional prediction alone, in
+    /// half the time. By default the model's
+    #[arg(long, value_name = "SCALE", help_heading = "Guidance")]
+    guidance_scale: Option<f64>,
+
+    #[command(flatten)]
+    precision: PrecisionOption,
+
+    #[command(flatten)]
+    sync: SyncOption,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.sync.apply();
+        refuse_onnx(&self.model)?;
+        let path = Path::new(&self.model);
+        if is_pipeline(path) {
+            let problem = "it is a pipeline of several networks, which cannot be compiled to one \
+                           graph yet; `eddy generate -m FOLDER` runs it, and `eddy prepare FOLDER` \
+                           makes it start sooner";
+            return Err(eddy::Error::model(&self.model, problem).into());
+        }
+        let model = SampledModel::find(&self.model)?;
+        eddy::array::check(&self.output)?;
+        self.refuse_inside(path)?;
+        let options = CompileOptions {
+            sampler: self.sampler,
+            steps: self.steps.map(usize::from),
+            eta: self.eta,
+            guidance_scale: self.guidance_scale,
+            precision: self.precision.requested(),
+        };
+        let compiled = compile(&model, &options)?;
+        save(&compiled.file, &self.output)?;
+        let (model, output) = (&self.model, self.output.display());
+        let (steps, evaluations) = (compiled.steps, compiled.evaluations);
+        let sampler = compiled.sampler.map(Sampler::name);
+        let what = match (sampler, steps) {
+            (Some(sampler), 1) => format!("{sampler} in 1 step"),
+            (Some(sampler), _) => format!("{sampler} in {steps} steps"),
+            (None, 1) => "1 step".to_owned(),
+            (None, _) => format!("{steps} steps"),
+        };
+        let guided = compiled.guidance_scale.map_or_else(String::new, |scale| {
+            format!(", with guidance of scale {scale} by default")
+        });
+        let line = format!(
+            "{model} -> {output}: {what}{guided}, {} KiB (the network has {})",
+            compiled.file.len().div_ceil(1024),
+            compiled.network_bytes.div_ceil(1024)
+        );
+        let record = json!({
+            "model": model, "output": self.output, "sampler": sampler, "steps": steps,
+            "evaluations": evaluations, "guidance_scale": compiled.guidance_scale,
+            "bytes": compiled.file.len(), "network_bytes": compiled.network_bytes,
+        });
+        self.console.report(line, &record)
+    }
+
+    /// Refuses an output among the files of the model, which it could replace.
+    fn refuse_inside(&self, model: &Path) -> eddy::Result<()> {
+        let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let places = [parent.unwrap_or(Path::new(".")), model].map(Path::canonicalize);
+        match places {
+            [Ok(parent), Ok(model)] if parent.starts_with(&model) => {
+                let problem = format!(
+                    "{} would lie in the folder of the model; name a file outside of it",
+                    self.output.display()
+                );
+                Err(eddy::Error::usage(problem))
+            }
+            _ => Ok(()),
+        }
+    }
+}

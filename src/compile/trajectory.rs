@@ -1,0 +1,183 @@
+//! The graph of a whole trajectory: what comes before the steps, the loop, and its inputs and
+//! outputs.
+
+use super::builder::{Builder, INITIALIZER, NODE, STEP, When};
+use super::inputs::{Fixed, prepare};
+use super::onnx::{Attribute, Element, Length, Port, node};
+use super::source::Source;
+use super::step::emit_step;
+use crate::diffusion::Plan;
+use crate::error::Result;
+use crate::model::protobuf::Message;
+use crate::network::Interface;
+
+/// The names of inputs.
+pub(super) mod name {
+    /// The state before the first step.
+    pub(crate) const SAMPLE: &str = "sample";
+    /// The class of each sample.
+    pub(crate) const CLASS: &str = "class";
+    /// The class that guidance leads away from.
+    pub(crate) const NEGATIVE: &str = "negative_class";
+    /// The scale of classifier-free guidance.
+    pub(crate) const GUIDANCE: &str = "guidance_scale";
+    /// The noise level of the image.
+    pub(crate) const SIGMA: &str = "sigma";
+    /// The image to enlarge.
+    pub(crate) const LOW: &str = "low_resolution";
+    /// Normal noise, of which an upscaler makes the state before the first step.
+    pub(crate) const START_NOISE: &str = "initial_noise";
+    /// Normal noise of the steps.
+    pub(crate) const NOISE: &str = "noise";
+    /// All of them.
+    pub(crate) const ALL: [&str; 8] =
+        [SAMPLE, CLASS, NEGATIVE, GUIDANCE, SIGMA, LOW, START_NOISE, NOISE];
+}
+
+/// Where the state of the first step comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Start {
+    /// It is an input.
+    Sample,
+    /// The enlarged low-resolution image, with noise of that sigma if there are several steps.
+    Enlarged(f32),
+}
+
+/// Where the map of sigma comes from, which the levels multiply.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum SigmaSource {
+    /// The same in all pixels.
+    Uniform(f32),
+    /// It is an input.
+    Input,
+}
+
+/// Classifier-free guidance, with its defaults.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct FreeGuidance {
+    pub(super) scale: f64,
+    /// The negative class, of a network that takes one.
+    pub(super) negative: Option<i64>,
+}
+
+/// What is compiled.
+pub(super) struct Trajectory<'a> {
+    /// The model's name, for errors.
+    pub(super) model: &'a str,
+    pub(super) interface: &'a Interface,
+    pub(super) channels: usize,
+    /// Height and width of the network's sample are multiples of this.
+    pub(super) multiple_of: usize,
+    pub(super) plan: &'a Plan,
+    pub(super) start: Start,
+    pub(super) sigma: SigmaSource,
+    pub(super) guidance: Option<FreeGuidance>,
+    /// The name of the output.
+    pub(super) output: &'a str,
+    /// What the file says of itself.
+    pub(super) properties: &'a [(&'static str, String)],
+}
+
+/// The names of values that steps carry to the next.
+pub(super) const X: &str = "eddy/x";
+const NEXT: &str = "eddy/next";
+
+pub(super) fn kept(slot: usize) -> String {
+    format!("eddy/kept_{slot}")
+}
+
+impl Trajectory<'_> {
+    /// Whether the steps are the body of a loop.
+    pub(super) fn is_loop(&self) -> bool {
+        self.plan.steps.len() > 1
+    }
+
+    /// The graph, as an ONNX file.
+    ///
+    /// # Errors
+    /// As for [`compile`](super::compile).
+    pub(super) fn build(&self, network: &[u8]) -> Result<Vec<u8>> {
+        let mut source = Source::read(network, self.model)?;
+        let reserved = [&name::ALL[..], &[self.output]].concat();
+        let renamed = source.rename(&reserved);
+        let mut builder = Builder::default();
+        let fixed = prepare(self, &source, &renamed, &mut builder)?;
+        let next = emit_step(self, &source, &renamed, &fixed, &mut builder)?;
+        let nodes = if self.is_loop() {
+            self.emit_loop(&fixed, &next, &mut builder);
+            builder.once
+        } else {
+            builder.alias(When::Step, &next.x, self.output);
+            let steps = builder.step.into_bytes();
+            builder.once.encoded(&steps)
+        };
+        let mut graph = nodes.bytes(2, "trajectory").encoded(&builder.constants.into_bytes());
+        for (number, weights) in &source.weights {
+            graph = graph.bytes(*number, weights);
+        }
+        for (port, doc) in &fixed.inputs {
+            graph = graph.message(11, port.write(doc));
+        }
+        let output = Port::new(self.output, Element::F32, fixed.shape.clone());
+        graph = graph.message(12, output.write("The state after the last step"));
+        Ok(self.model_of(&source, graph))
+    }
+
+    /// Appends the loop over the steps that the builder has.
+    fn emit_loop(&self, fixed: &Fixed, next: &Next, builder: &mut Builder) {
+        const GO_ON: &str = "eddy/go_on";
+        const GOES_ON: &str = "eddy/goes_on";
+        builder.alias(When::Step, GO_ON, GOES_ON);
+        builder.alias(When::Step, &next.x, NEXT);
+        let mut body = std::mem::take(&mut builder.step).bytes(2, "step");
+        let state = |name: &str| Port::new(name, Element::F32, fixed.shape.clone()).write("");
+        let flag = |name| Port::new(name, Element::Bool, Vec::new()).write("");
+        body = body.message(11, Port::new(STEP, Element::I64, Vec::new()).write(""));
+        body = body.message(11, flag(GO_ON)).message(11, state(X));
+        body = (0..next.kept.len()).fold(body, |body, slot| body.message(11, state(&kept(slot))));
+        body = body.message(12, flag(GOES_ON)).message(12, state(NEXT));
+        body = next.kept.iter().fold(body, |body, name| body.message(12, state(name)));
+        let steps = builder.scalar(Element::I64, self.plan.steps.len() as f64);
+        let mut inputs = vec![steps.as_str(), "", &fixed.x];
+        let mut outputs = vec![self.output.to_owned()];
+        let zeros = (!next.kept.is_empty()).then(|| {
+            let shape = builder.node(When::Once, "Shape", &[&fixed.x]);
+            builder.node(When::Once, "ConstantOfShape", &[&shape])
+        });
+        for (slot, zeros) in zeros.iter().cycle().take(next.kept.len()).enumerate() {
+            inputs.push(zeros);
+            outputs.push(format!("{}_end", kept(slot)));
+        }
+        let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        let body = [Attribute::Graph("body", body)];
+        builder.push(When::Once, node("Loop", &inputs, &outputs, body).into_bytes());
+    }
+
+    fn model_of(&self, source: &Source<'_>, graph: Message) -> Vec<u8> {
+        /// The first version in which a constant may be the default of an input.
+        const DEFAULTS: i64 = 4;
+        let model = Message::default().number(1, source.ir_version.max(DEFAULTS));
+        let model = model.bytes(2, "eddy").bytes(3, env!("CARGO_PKG_VERSION"));
+        let model = source.model_fields.iter().fold(model, |model, field| model.encoded(field));
+        let model = self.properties.iter().fold(model, |model, (key, value)| {
+            model.message(14, Message::default().bytes(1, format!("eddy.{key}")).bytes(2, value))
+        });
+        model.message(7, graph).into_bytes()
+    }
+}
+
+/// The values that a step gives.
+pub(super) struct Next {
+    /// The state.
+    pub(super) x: String,
+    /// The kept values, by slot.
+    pub(super) kept: Vec<String>,
+}
+
+// The numbers of both fields are those that the builder writes.
+const _: () = assert!(NODE == 1 && INITIALIZER == 5);
+
+/// A free axis of the state.
+pub(super) fn free(name: &str) -> Length {
+    Length::named(name)
+}
