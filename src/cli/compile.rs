@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use eddy::compile::{CompileOptions, compile, save};
 use eddy::diffusion::Sampler;
-use eddy::model::SampledModel;
+use eddy::model::{Package, SampledModel};
 use eddy::stages::is_pipeline;
 use serde_json::json;
 
@@ -77,7 +77,11 @@ impl Arguments {
                            makes it start sooner";
             return Err(eddy::Error::model(&self.model, problem).into());
         }
-        let model = SampledModel::find(&self.model)?;
+        // A folder of diffusers that does not describe its images is still one for raw tensors.
+        let model = match Package::find(&self.model) {
+            Ok(package) => SampledModel::Package(Box::new(package)),
+            Err(_) => SampledModel::find(&self.model)?,
+        };
         eddy::array::check(&self.output)?;
         self.refuse_inside(path)?;
         let options = CompileOptions {

@@ -7,8 +7,8 @@ use crate::model::protobuf::Message;
 pub(super) const STEP: &str = "eddy/step";
 
 /// Field numbers of `GraphProto`.
-pub(super) const NODE: u64 = 1;
-pub(super) const INITIALIZER: u64 = 5;
+const NODE: u64 = 1;
+const INITIALIZER: u64 = 5;
 
 /// When a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

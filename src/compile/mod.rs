@@ -1,11 +1,11 @@
 //! A whole trajectory as one ONNX graph: the network, the sampler's table and guidance, so that any
 //! runtime runs it in one call.
 //!
-//! The steps are the body of a `Loop`, which holds the network's nodes once; its weights are stored
-//! once beside it. A plan of one step has no loop. Factors that differ between steps are tables,
-//! from which the number of the step picks; the state and the values that the sampler keeps are
-//! carried from step to step. The operations are those of [`State`](crate::diffusion::State), in
-//! the same order, so that both give the same numbers.
+//! The steps are the body of a `Loop`, which holds the network's nodes and its weights once. A plan
+//! of one step has no loop. Factors that differ between steps are tables, from which the number of
+//! the step picks; the state and the values that the sampler keeps are carried from step to step.
+//! The operations are those of [`State`](crate::diffusion::State), in the same order, so that both
+//! give the same numbers.
 
 mod builder;
 mod inputs;

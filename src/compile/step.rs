@@ -188,7 +188,12 @@ impl Emitter<'_> {
             value = builder.cast(EACH, &value, Element::F32);
         }
         let channels = i64::try_from(trajectory.channels).unwrap_or(i64::MAX);
-        if port.shape[1].fixed().is_some_and(|all| all > channels) {
+        let given = port.shape[1].fixed().unwrap_or(channels);
+        if given < channels {
+            let what = format!("its output has {given} channels, and its sample {channels}");
+            return Err(unsupported(trajectory.model, what));
+        }
+        if given > channels {
             let ends = [0, channels].map(|end| builder.integers(&[end]));
             value = builder.slice(EACH, &value, [&ends[0], &ends[1]], &[1]);
         }

@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use ndarray::{Array1, Array4, Array5, ArrayD, Axis};
 
+use super::onnx::{Element, Length, Port, node};
 use super::{CompileOptions, compile};
 use crate::diffusion::discrete::Threshold;
 use crate::diffusion::guidance::label;
 use crate::diffusion::{
-    ClassifierFreeOptions, Philox, Plan, Recorded, Sampler, SigmaMap, State, denoise_plan, execute,
-    plan,
+    Canvas, ClassifierFreeOptions, Philox, Plan, Recorded, Sampler, SigmaMap, State, Update,
+    Window, denoise_plan, execute, plan,
 };
+use crate::digest::sha256;
 use crate::error::Result;
+use crate::model::protobuf::Message;
 use crate::model::{Manifest, Package, Precision, SampledModel};
-use crate::network::{Library, Network, Runtime, SessionOptions, TensorGraph};
+use crate::network::{Library, Network, Runtime, SessionOptions, Shape, TensorGraph};
 use crate::task::{Classes, GenerateOptions, GenerateRequest, Generator, LowRes};
 use crate::task::{UpscaleOptions, Upscaler};
 use crate::tensor::Range;
@@ -167,6 +170,8 @@ fn any_size_of_a_dynamic_network_gives_the_loops_numbers() -> Result<()> {
 #[test]
 fn folders_of_diffusers_give_the_loops_numbers() -> Result<()> {
     for (folder, shape) in [
+        ("folders/classes", [2, 3, 8, 8]),
+        ("folders/ddpm", [2, 3, 8, 16]),
         ("pipelines/int64-scalar", [2, 3, 7, 12]),
         ("pipelines/int64-one", [2, 3, 7, 12]),
         ("pipelines/int64-batch", [2, 3, 7, 12]),
@@ -195,6 +200,57 @@ fn thresholds_are_dynamic() -> Result<()> {
     Ok(())
 }
 
+/// A state beside a condition of its size.
+struct Conditioned<'a, 's> {
+    state: &'a mut State<'s>,
+    condition: &'a Array4<f32>,
+}
+
+impl Canvas for Conditioned<'_, '_> {
+    fn shape(&self) -> Shape {
+        self.state.shape()
+    }
+
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
+        self.state.read(window, scale, out)
+    }
+
+    fn condition(&self, _window: Window, out: &mut [f32]) -> Result<()> {
+        out.iter_mut().zip(self.condition).for_each(|(out, value)| *out = *value);
+        Ok(())
+    }
+
+    fn update(&mut self, update: &Update<'_>) -> Result<()> {
+        self.state.update(update)
+    }
+}
+
+/// A generative upscaler, in whose network the small image follows the channels of the sample.
+#[test]
+fn conditions_are_concatenated() -> Result<()> {
+    let package = Package::find(&data("folders/superresolution"))?;
+    let scale = package.manifest.sample_scale();
+    assert_eq!(scale, 1, "the small image is as large as the latent");
+    let model = SampledModel::Package(Box::new(package));
+    let shape = [1, 3, 8, 16];
+    let (x, condition) = (Philox::new(1).initial(shape), Philox::new(2).initial(shape) * 0.3);
+    let plan = plan(&model.schedule()?, Sampler::DDIM, 4, None)?;
+    let mut network = model.load(&runtime()?, None, SessionOptions::default())?;
+    let (noise, sigma) = (Philox::new(0), SigmaMap::ABSOLUTE);
+    let mut state = State::new(x.clone(), &plan, &noise, &sigma)?;
+    let mut canvas = Conditioned { state: &mut state, condition: &condition };
+    let tiles = TilePlan::whole(16, 8, model.multiple_of());
+    let mut watch = |_| ControlFlow::Continue(());
+    execute(&plan, &mut network, &mut canvas, &tiles, &sigma, &mut watch)?;
+    let inputs = [("sample", x.into_dyn()), ("low_resolution", condition.clone().into_dyn())];
+    let found = run(&model, &options(Sampler::DDIM, 4), &inputs)?;
+    assert_near(&found, &state.into_inner(), TOLERANCE, "superresolution");
+    let folder = SampledModel::find(&data("folders/superresolution"))?;
+    let message = compile(&folder, &options(Sampler::DDIM, 4)).unwrap_err().to_string();
+    assert!(message.contains("3 channels, and its sample 6"), "{message}");
+    Ok(())
+}
+
 fn manifest(model: &SampledModel) -> &Manifest {
     match model {
         SampledModel::Package(package) => &package.manifest,
@@ -202,26 +258,38 @@ fn manifest(model: &SampledModel) -> &Manifest {
     }
 }
 
+fn scaled(scale: f64) -> ClassifierFreeOptions {
+    ClassifierFreeOptions { scale, ..ClassifierFreeOptions::default() }
+}
+
+/// What generation in four steps gives.
+fn generated(
+    model: &SampledModel,
+    sampler: Sampler,
+    x: &Array4<f32>,
+    classes: Classes,
+) -> Result<Array4<f32>> {
+    let mut network = model.load(&runtime()?, None, SessionOptions::default())?;
+    let options =
+        GenerateOptions { sampler: Some(sampler), steps: Some(4), ..GenerateOptions::default() };
+    let mut generator = Generator::new(manifest(model), &mut network, options)?;
+    let (batch, _, height, width) = x.dim();
+    let request = GenerateRequest {
+        seeds: vec![0; batch],
+        classes: Some(classes),
+        initial: Some(x.clone()),
+        ..GenerateRequest::default()
+    };
+    generator.generate([width, height], request, &mut |_| ControlFlow::Continue(()))
+}
+
 #[test]
 fn guidance_gives_the_generators_numbers() -> Result<()> {
     let model = SampledModel::find("digits-ddpm")?;
     let x = Philox::new(3).initial([2, 1, 8, 8]);
     for (sampler, scale) in [(Sampler::DDIM, 1.5), (Sampler::DPMPP_2M, 3.0)] {
-        let mut network = model.load(&runtime()?, None, SessionOptions::default())?;
-        let generation = GenerateOptions {
-            sampler: Some(sampler),
-            steps: Some(4),
-            ..GenerateOptions::default()
-        };
-        let mut generator = Generator::new(manifest(&model), &mut network, generation)?;
-        let guidance = ClassifierFreeOptions { scale, ..ClassifierFreeOptions::default() };
-        let request = GenerateRequest {
-            seeds: vec![0, 1],
-            classes: Some(Classes { labels: vec![3, 8], negative: None, options: guidance }),
-            initial: Some(x.clone()),
-            ..GenerateRequest::default()
-        };
-        let expected = generator.generate([8, 8], request, &mut |_| ControlFlow::Continue(()))?;
+        let classes = Classes { labels: vec![3, 8], negative: None, options: scaled(scale) };
+        let expected = generated(&model, sampler, &x, classes)?;
         let own = CompileOptions { guidance_scale: Some(scale), ..options(sampler, 4) };
         let class = Array1::from(vec![3.0, 8.0]).into_dyn();
         let inputs = [("sample", x.clone().into_dyn()), ("class", class)];
@@ -229,6 +297,73 @@ fn guidance_gives_the_generators_numbers() -> Result<()> {
         let without = run(&model, &options(sampler, 4), &inputs)?;
         assert!(without.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-2), "{sampler}");
     }
+    Ok(())
+}
+
+const BY_CONSTANTS: &str = r#"
+name = "by-constants"
+version = "1"
+task = "generate"
+prediction = "epsilon"
+channels = 1
+range = [-1.0, 1.0]
+license = "CC0-1.0"
+description = "The sine of the product of sample and condition"
+
+[schedule]
+num_train_timesteps = 1000
+beta_schedule = "linear"
+
+[inputs]
+sample = "sample"
+timestep = "timestep"
+
+[constants]
+condition = 0.9
+
+[unconditional]
+condition = 0.4
+
+[outputs]
+prediction = "sine"
+"#;
+
+/// The network's input has the name that the whole graph's has, too.
+#[test]
+fn guidance_may_be_by_constants() -> Result<()> {
+    let free = ["batch", "height", "width"].map(Length::named);
+    let [batch, height, width] = free;
+    let one = Length::Fixed(1);
+    let shape = vec![batch.clone(), one.clone(), height, width];
+    let port = |name, element, shape| Port::new(name, element, shape).write("");
+    let graph = Message::default()
+        .message(1, node("Mul", &["sample", "condition"], &["product"], []))
+        .message(1, node("Sin", &["product"], &["sine"], []))
+        .bytes(2, "graph")
+        .message(11, port("sample", Element::F32, shape.clone()))
+        .message(11, port("timestep", Element::I64, Vec::new()))
+        .message(11, port("condition", Element::F32, vec![batch, one.clone(), one.clone(), one]))
+        .message(12, port("sine", Element::F32, shape));
+    let opset = Message::default().number(2, 17);
+    let network = Message::default().number(1, 8).message(8, opset).message(7, graph).into_bytes();
+    let folder = tempfile::tempdir().unwrap();
+    let hash = sha256(&network);
+    let manifest = format!("{BY_CONSTANTS}[files.f32]\npath = \"n.onnx\"\nsha256 = \"{hash}\"\n");
+    std::fs::write(folder.path().join("n.onnx"), network).unwrap();
+    std::fs::write(folder.path().join("model.toml"), manifest).unwrap();
+    let model = SampledModel::find(&folder.path().display().to_string())?;
+    let x = Philox::new(3).initial([2, 1, 4, 6]);
+    let expected = |scale| {
+        let classes = Classes { options: scaled(scale), ..Classes::default() };
+        generated(&model, Sampler::DDIM, &x, classes)
+    };
+    let inputs = [("sample", x.clone().into_dyn())];
+    let own = CompileOptions { guidance_scale: Some(2.5), ..options(Sampler::DDIM, 4) };
+    let found = run(&model, &own, &inputs)?;
+    assert_near(&found, &expected(2.5)?, TOLERANCE, "guided");
+    let plain = run(&model, &options(Sampler::DDIM, 4), &inputs)?;
+    assert_near(&plain, &expected(1.0)?, TOLERANCE, "conditional");
+    assert!(found.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 1e-2));
     Ok(())
 }
 

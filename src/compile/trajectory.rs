@@ -1,7 +1,7 @@
 //! The graph of a whole trajectory: what comes before the steps, the loop, and its inputs and
 //! outputs.
 
-use super::builder::{Builder, INITIALIZER, NODE, STEP, When};
+use super::builder::{Builder, STEP, When};
 use super::inputs::{Fixed, prepare};
 use super::onnx::{Attribute, Element, Length, Port, node};
 use super::source::Source;
@@ -104,17 +104,14 @@ impl Trajectory<'_> {
         let fixed = prepare(self, &source, &renamed, &mut builder)?;
         let next = emit_step(self, &source, &renamed, &fixed, &mut builder)?;
         let nodes = if self.is_loop() {
-            self.emit_loop(&fixed, &next, &mut builder);
+            self.emit_loop(&source, &fixed, &next, &mut builder);
             builder.once
         } else {
             builder.alias(When::Step, &next.x, self.output);
             let steps = builder.step.into_bytes();
-            builder.once.encoded(&steps)
+            with_weights(builder.once.encoded(&steps), &source)
         };
         let mut graph = nodes.bytes(2, "trajectory").encoded(&builder.constants.into_bytes());
-        for (number, weights) in &source.weights {
-            graph = graph.bytes(*number, weights);
-        }
         for (port, doc) in &fixed.inputs {
             graph = graph.message(11, port.write(doc));
         }
@@ -123,13 +120,14 @@ impl Trajectory<'_> {
         Ok(self.model_of(&source, graph))
     }
 
-    /// Appends the loop over the steps that the builder has.
-    fn emit_loop(&self, fixed: &Fixed, next: &Next, builder: &mut Builder) {
+    /// Appends the loop over the steps that the builder has. Its body has the weights, where ONNX
+    /// Runtime optimizes them together with the nodes that use them.
+    fn emit_loop(&self, source: &Source<'_>, fixed: &Fixed, next: &Next, builder: &mut Builder) {
         const GO_ON: &str = "eddy/go_on";
         const GOES_ON: &str = "eddy/goes_on";
         builder.alias(When::Step, GO_ON, GOES_ON);
         builder.alias(When::Step, &next.x, NEXT);
-        let mut body = std::mem::take(&mut builder.step).bytes(2, "step");
+        let mut body = with_weights(std::mem::take(&mut builder.step).bytes(2, "step"), source);
         let state = |name: &str| Port::new(name, Element::F32, fixed.shape.clone()).write("");
         let flag = |name| Port::new(name, Element::Bool, Vec::new()).write("");
         body = body.message(11, Port::new(STEP, Element::I64, Vec::new()).write(""));
@@ -174,8 +172,10 @@ pub(super) struct Next {
     pub(super) kept: Vec<String>,
 }
 
-// The numbers of both fields are those that the builder writes.
-const _: () = assert!(NODE == 1 && INITIALIZER == 5);
+/// A graph with the network's weights.
+fn with_weights(graph: Message, source: &Source<'_>) -> Message {
+    source.weights.iter().fold(graph, |graph, (number, weights)| graph.bytes(*number, weights))
+}
 
 /// A free axis of the state.
 pub(super) fn free(name: &str) -> Length {

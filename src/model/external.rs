@@ -143,7 +143,9 @@ fn inlined(
 
 #[cfg(test)]
 mod tests {
-    use super::external_files;
+    use super::{external_files, with_weights};
+    use crate::model::Links;
+    use crate::model::protobuf::Message;
 
     fn field(number: u8, body: &[u8]) -> Vec<u8> {
         [&[number << 3 | 2, body.len() as u8], body].concat()
@@ -174,5 +176,39 @@ mod tests {
             assert!(external_files(&model[..cut]).len() <= 4);
         }
         assert!(external_files(b"a text, not a graph").is_empty());
+    }
+
+    /// A graph of one tensor, whose four values are at offset 4 of a file.
+    fn graph(file: &str, length: &str) -> Vec<u8> {
+        let pairs = [("location", file), ("offset", "4"), ("length", length)];
+        let tensor = Message::default().number(1, 4).number(2, 2).bytes(8, "w");
+        let tensor = pairs.iter().fold(tensor, |tensor, (key, value)| {
+            tensor.message(13, Message::default().bytes(1, key).bytes(2, value))
+        });
+        let tensor = tensor.number(14, 1);
+        let graph = Message::default().message(5, tensor).bytes(2, "name");
+        Message::default().number(1, 8).message(7, graph).into_bytes()
+    }
+
+    #[test]
+    fn weights_in_files_are_put_into_the_graph() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("w.bin"), [0, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+        let put = |network: Vec<u8>| with_weights(network, folder.path(), Links::Inside, "m");
+        let inside =
+            Message::default().number(1, 4).number(2, 2).bytes(8, "w").bytes(9, [4, 5, 6, 7]);
+        let expected = Message::default().message(5, inside).bytes(2, "name");
+        let expected = Message::default().number(1, 8).message(7, expected).into_bytes();
+        assert_eq!(put(graph("w.bin", "4")).unwrap(), expected);
+        assert_eq!(put(expected.clone()).unwrap(), expected, "nothing is in files");
+        for (network, problem) in [
+            (graph("w.bin", "6"), "its files do not hold"),
+            (graph("w.bin", "-1"), "its files do not hold"),
+            (graph("gone.bin", "4"), "cannot be read"),
+            (graph("../w.bin", "4"), "cannot be read"),
+        ] {
+            let message = put(network).unwrap_err().to_string();
+            assert!(message.contains(problem), "{message}");
+        }
     }
 }
