@@ -113,7 +113,7 @@ fn agrees(
     let x = Philox::new(7).initial(shape) * scale;
     let noise = noise(plan.steps.len(), shape);
     let classes: Option<Vec<i64>> =
-        model.classes().map(|_| (0..shape[0]).map(|i| 3 - i as i64).collect());
+        model.classes().map(|_| (0..shape[0]).map(|i| 2 - i as i64).collect());
     let mut inputs = vec![("sample", x.clone().into_dyn())];
     if plan.noise_rows() > 0 {
         inputs.push(("noise", noise.clone().into_dyn()));
