@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use eddy::compile::{CompileOptions, compile, save};
+use eddy::compile::{CompileOptions, compile, compile_pipeline, save};
 use eddy::diffusion::Sampler;
 use eddy::model::{Package, SampledModel};
 use eddy::stages::is_pipeline;
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// The ONNX file to write
+    /// The file to write, NAME.onnx
     #[arg(short, long, value_name = "WHOLE.onnx", help_heading = "Input and output")]
     output: PathBuf,
 
@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
 
     /// The default of the input `guidance_scale`; 1 compiles the conditional prediction alone, in
     /// half the time. By default the model's
-    #[arg(long, value_name = "SCALE", help_heading = "Guidance")]
+    #[arg(long, value_name = "SCALE", allow_hyphen_values = true, help_heading = "Guidance")]
     guidance_scale: Option<f64>,
 
     #[command(flatten)]
@@ -71,19 +71,7 @@ impl Arguments {
         self.sync.apply();
         refuse_onnx(&self.model)?;
         let path = Path::new(&self.model);
-        if is_pipeline(path) {
-            let problem = "it is a pipeline of several networks, which cannot be compiled to one \
-                           graph yet; `eddy generate -m FOLDER` runs it, and `eddy prepare FOLDER` \
-                           makes it start sooner";
-            return Err(eddy::Error::model(&self.model, problem).into());
-        }
-        // A folder of diffusers that does not describe its images is still one for raw tensors.
-        let model = match Package::find(&self.model) {
-            Ok(package) => SampledModel::Package(Box::new(package)),
-            Err(_) => SampledModel::find(&self.model)?,
-        };
-        eddy::array::check(&self.output)?;
-        self.refuse_inside(path)?;
+        self.check_output(path)?;
         let options = CompileOptions {
             sampler: self.sampler,
             steps: self.steps.map(usize::from),
@@ -91,7 +79,16 @@ impl Arguments {
             guidance_scale: self.guidance_scale,
             precision: self.precision.requested(),
         };
-        let compiled = compile(&model, &options)?;
+        let compiled = if is_pipeline(path) {
+            compile_pipeline(path, &options)?
+        } else {
+            // A folder of diffusers that does not describe its images is still one for raw tensors.
+            let model = match Package::find(&self.model) {
+                Ok(package) => SampledModel::Package(Box::new(package)),
+                Err(_) => SampledModel::find(&self.model)?,
+            };
+            compile(&model, &options)?
+        };
         save(&compiled.file, &self.output)?;
         let (model, output) = (&self.model, self.output.display());
         let (steps, evaluations) = (compiled.steps, compiled.evaluations);
@@ -118,12 +115,23 @@ impl Arguments {
         self.console.report(line, &record)
     }
 
-    /// Refuses an output among the files of the model, which it could replace.
-    fn refuse_inside(&self, model: &Path) -> eddy::Result<()> {
+    /// Refuses an output that is no ONNX file by its name, or that lies among the files of the
+    /// model, which it could replace.
+    fn check_output(&self, model: &Path) -> eddy::Result<()> {
+        if self.output.extension().is_none_or(|extension| extension != "onnx") {
+            let problem = format!(
+                "the graph is an ONNX file, and {} is not named like one; expected NAME.onnx",
+                self.output.display()
+            );
+            return Err(eddy::Error::usage(problem));
+        }
+        eddy::array::check(&self.output)?;
         let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let places = [parent.unwrap_or(Path::new(".")), model].map(Path::canonicalize);
-        match places {
-            [Ok(parent), Ok(model)] if parent.starts_with(&model) => {
+        // A link is written through.
+        let place = self.output.canonicalize();
+        let place = place.or_else(|_| parent.unwrap_or(Path::new(".")).canonicalize());
+        match [place, model.canonicalize()] {
+            [Ok(place), Ok(model)] if place.starts_with(&model) => {
                 let problem = format!(
                     "{} would lie in the folder of the model; name a file outside of it",
                     self.output.display()

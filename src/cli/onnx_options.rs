@@ -5,13 +5,14 @@ use std::path::Path;
 
 use clap::Args;
 use eddy::array;
+use eddy::compile::{CompiledFile, describe};
 use eddy::model::{Constant, Description, DetectedProperty, Package, Role, Task};
 use eddy::network::{Axes, Colors, NoiseScale};
 
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 
-use super::console::Console;
+use super::console::{Console, plain_line};
 use super::options::{DeviceOptions, Opened, pair};
 
 /// Describes a bare .onnx file. Every option may be left out: the property is read from the graph
@@ -179,12 +180,34 @@ pub(crate) fn refuse_onnx(model: &str) -> eddy::Result<()> {
     if !is_onnx(model) {
         return Ok(());
     }
+    refuse_compiled(model)?;
     Err(eddy::Error::usage(format!(
         "{model} is a bare .onnx, which declares neither its prediction nor its schedule; convert it \
          to a package with `eddy import {model} -o FOLDER --task generate --prediction epsilon \
          --schedule scheduler_config.json` (or with --prediction denoised, flow, score or \
          edm=SIGMA_DATA and --sigma-range LOW,HIGH)"
     )))
+}
+
+/// Refuses a trajectory that `eddy compile` wrote.
+pub(crate) fn refuse_compiled(model: &str) -> eddy::Result<()> {
+    match compiled(model)? {
+        None => Ok(()),
+        Some(file) => {
+            let source = file.properties.get("model").map_or("its model", String::as_str);
+            Err(eddy::Error::usage(format!(
+                "{model} is a trajectory that `eddy compile` wrote, which any runtime for ONNX \
+                 runs in one call (`eddy info {model}` shows its inputs); for this command, give \
+                 the model that it was compiled from, {}",
+                plain_line(source)
+            )))
+        }
+    }
+}
+
+/// What an .onnx says of itself that `eddy compile` wrote; none for other models.
+pub(crate) fn compiled(model: &str) -> eddy::Result<Option<CompiledFile>> {
+    if is_onnx(model) { describe(Path::new(model)) } else { Ok(None) }
 }
 
 impl OnnxOptions {

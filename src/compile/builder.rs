@@ -1,6 +1,7 @@
 //! The graph under construction: nodes that run once, nodes of every step, and constants.
 
 use super::onnx::{Attribute, Element, node, tensor};
+use super::source::Source;
 use crate::model::protobuf::Message;
 
 /// The index of the step, in the body of the loop.
@@ -68,6 +69,11 @@ impl Builder {
         let output = self.name(operator);
         self.push(when, node(operator, inputs, &[&output], attributes).into_bytes());
         output
+    }
+
+    /// Appends the weights of a network whose nodes run once.
+    pub(super) fn add_weights(&mut self, source: &Source<'_>) {
+        self.constants = source.with_weights(std::mem::take(&mut self.constants));
     }
 
     /// Another name for a value.

@@ -86,13 +86,14 @@ pub(super) fn prepare(
     let channels = i64::try_from(channels).unwrap_or(i64::MAX);
     let shape = state_shape(trajectory, source, renamed)?;
     let mut inputs = Vec::new();
-    let mut state = |name, element, doc: &str| {
+    let mut state = |name: &str, element, doc: &str| {
         inputs.push((Port::new(name, element, shape.clone()), doc.to_owned()));
     };
+    let sample = trajectory.named(name::SAMPLE);
     let scale = i64::try_from(interface.scale).unwrap_or(1);
     let takes_low = interface.condition.is_some();
     if start == Start::Sample {
-        state(name::SAMPLE, Element::F32, "The state before the first step");
+        state(&sample, Element::F32, "The state before the first step");
     } else if trajectory.is_loop() {
         state(name::START_NOISE, Element::F32, "Normal noise of variance 1, of the output's size");
     }
@@ -113,7 +114,7 @@ pub(super) fn prepare(
         inputs.push((Port::new(name::LOW, Element::F32, shape), doc));
     }
     // Sizes.
-    let of = if start == Start::Sample { name::SAMPLE } else { name::LOW };
+    let of = if start == Start::Sample { sample.as_str() } else { name::LOW };
     let sizes = builder.node(When::Once, "Shape", &[of]);
     let [first, last] = [[0].as_slice(), &[2, 3]].map(|axes| builder.integers(axes));
     let batch = builder.gather(When::Once, &sizes, &first, 0);
@@ -142,13 +143,13 @@ pub(super) fn prepare(
     let mut fixed = Fixed {
         inputs,
         shape,
-        x: name::SAMPLE.to_owned(),
+        x: sample,
         batch,
         evaluated,
         sides,
         padding,
         sigma: None,
-        condition: None,
+        condition: trajectory.concat.map(str::to_owned),
     };
     if let Start::Enlarged(sigma) = start {
         fixed.x = begin(trajectory, sigma, builder);
@@ -161,13 +162,16 @@ pub(super) fn prepare(
     }
     give_classes(trajectory, renamed, &mut fixed, builder);
     give_constants(trajectory, source, renamed, &fixed, builder)?;
+    for (input, value) in trajectory.given {
+        builder.alias(When::Once, value, input);
+    }
     if trajectory.plan.noise_rows() > 0 {
         let rows = [vec![free("noisy_steps")], fixed.shape.clone()].concat();
         let doc = format!(
             "Normal noise of variance 1 of each step; the first {} are used",
             trajectory.plan.noise_rows()
         );
-        fixed.inputs.push((Port::new(name::NOISE, Element::F32, rows), doc));
+        fixed.inputs.push((Port::new(&trajectory.named(name::NOISE), Element::F32, rows), doc));
     }
     Ok(fixed)
 }
@@ -202,6 +206,7 @@ fn check(
     if trajectory.guidance.is_some()
         && interface.unconditional.is_empty()
         && interface.class.is_none()
+        && trajectory.given.is_empty()
     {
         return refuse("its guidance is of a condition that it does not declare".into());
     }
@@ -217,6 +222,7 @@ fn check(
         .flatten()
         .chain(interface.constants.keys())
         .map(|it| now(renamed, it))
+        .chain(trajectory.given.iter().map(|(input, _)| input.as_str()))
         .collect();
     match source.inputs.iter().find(|port| !known.contains(&port.name.as_str())) {
         Some(port) => refuse(format!("its network has an input `{}` of unknown role", port.name)),
@@ -350,9 +356,10 @@ fn give_classes(
     builder: &mut Builder,
 ) {
     if let Some(guidance) = trajectory.guidance {
-        builder.constant(name::GUIDANCE, Element::F32, &[], &[guidance.scale]);
+        let name = trajectory.named(name::GUIDANCE);
+        builder.constant(&name, Element::F32, &[], &[guidance.scale]);
         let doc = "The scale of guidance; 1 is the conditional prediction alone";
-        fixed.inputs.push((Port::new(name::GUIDANCE, Element::F32, Vec::new()), doc.into()));
+        fixed.inputs.push((Port::new(&name, Element::F32, Vec::new()), doc.into()));
     }
     let Some(class) = &trajectory.interface.class else { return };
     let port = Port::new(name::CLASS, Element::I64, vec![fixed.shape[0].clone()]);

@@ -8,22 +8,33 @@
 //! give the same numbers.
 
 mod builder;
+mod describe;
 mod inputs;
 mod onnx;
+mod pipeline;
+mod properties;
 mod source;
+mod stage;
 mod step;
 #[cfg(test)]
 mod tests;
+mod text;
 mod trajectory;
 
 use std::io::Write;
 use std::path::Path;
 
-use crate::diffusion::{Level, Plan, Prediction, Sampler, Schedule, denoise_plan, plan};
+use crate::diffusion::{Plan, Prediction, Sampler, Schedule, denoise_plan, plan};
 use crate::error::{Error, Result};
 use crate::model::{Manifest, Package, Precision, SampledModel, Task};
 use crate::network::Interface;
+pub use describe::{CompiledFile, CompiledPort, describe};
+pub use pipeline::compile_pipeline;
+use properties::properties;
 use trajectory::{FreeGuidance, SigmaSource, Start, Trajectory};
+
+/// A larger scale gives no images, and would not be exact in float32.
+const MAX_GUIDANCE_SCALE: f64 = 1e6;
 
 /// What is compiled of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,13 +58,13 @@ pub struct CompileOptions {
 pub struct Compiled {
     /// The ONNX file.
     pub file: Vec<u8>,
-    /// The size of the network's own file, in bytes.
+    /// The size of the networks' own files, in bytes.
     pub network_bytes: usize,
     /// The sampler; none for the plan of a denoiser or an upscaler.
     pub sampler: Option<Sampler>,
     /// Sampler steps.
     pub steps: usize,
-    /// Evaluations of the network, of which each has both halves of guidance.
+    /// Evaluations of the network, of all stages, of which each has both halves of guidance.
     pub evaluations: usize,
     /// The default scale of guidance, if there is guidance.
     pub guidance_scale: Option<f64>,
@@ -89,9 +100,13 @@ pub fn compile(model: &SampledModel, options: &CompileOptions) -> Result<Compile
         sigma: setup.sigma,
         guidance,
         output: setup.output,
-        properties: &properties,
+        suffix: "",
+        timestep_factor: 1.0,
+        given: &[],
+        concat: None,
+        variance: None,
     };
-    let file = trajectory.build(&network.bytes)?;
+    let file = trajectory.build(&network.bytes, &properties.0)?;
     Ok(Compiled {
         file,
         network_bytes: network.bytes.len(),
@@ -224,11 +239,7 @@ impl Setup {
         options: &CompileOptions,
     ) -> Result<Option<FreeGuidance>> {
         let scale = options.guidance_scale.or(self.guidance_scale).unwrap_or(1.0);
-        if !(scale.is_finite() && scale >= 0.0) {
-            return Err(Error::usage(format!(
-                "the guidance scale is {scale}; expected a number of 0 or more"
-            )));
-        }
+        check_guidance_scale(scale)?;
         if scale == 1.0 {
             return Ok(None);
         }
@@ -244,6 +255,15 @@ impl Setup {
     }
 }
 
+fn check_guidance_scale(scale: f64) -> Result<()> {
+    if (0.0..=MAX_GUIDANCE_SCALE).contains(&scale) {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the guidance scale is {scale:e}; expected a number from 0 to {MAX_GUIDANCE_SCALE}"
+    )))
+}
+
 /// Refuses the tasks whose inputs are not those of sampling.
 fn refuse_unsupported(manifest: &Manifest) -> Result<()> {
     let refuse = |what: &str| {
@@ -256,53 +276,4 @@ fn refuse_unsupported(manifest: &Manifest) -> Result<()> {
         _ if manifest.mask().is_some() => refuse("it takes a mask"),
         _ => Ok(()),
     }
-}
-
-/// What the file says of itself.
-fn properties(
-    model: &SampledModel,
-    options: &CompileOptions,
-    setup: &Setup,
-    guidance: Option<FreeGuidance>,
-) -> Vec<(&'static str, String)> {
-    let mut all = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-    if let SampledModel::Package(package) = model {
-        let manifest = &package.manifest;
-        all.push(("model", format!("{} {}", manifest.name, manifest.version)));
-        all.push(("task", manifest.task.to_string()));
-        all.push(("license", manifest.license.clone()));
-        all.push(("precision", options.precision.unwrap_or_default().to_string()));
-        let [low, high] = manifest.range;
-        all.push(("range", format!("{low} {high}")));
-        if let Some(class) = manifest.null_class {
-            all.push(("null_class", class.to_string()));
-        }
-    }
-    if let Some(sampler) = setup.sampler {
-        all.push(("sampler", sampler.name().to_owned()));
-    }
-    all.push(("steps", setup.steps.to_string()));
-    all.push(("evaluations", setup.plan.steps.len().to_string()));
-    if let Some(eta) = options.eta {
-        all.push(("eta", eta.to_string()));
-    }
-    if let Some(guidance) = guidance {
-        all.push(("guidance_scale", guidance.scale.to_string()));
-    }
-    let steps = &setup.plan.steps;
-    if let (Some(first), SigmaSource::Uniform(_)) = (steps.first(), setup.sigma) {
-        // As diffusers calls it: a variance-preserving state begins with a variance of 1.
-        let Level { signal, noise } = first.level;
-        let deviation = if signal == 1.0 { noise } else { 1.0 };
-        if setup.start == Start::Sample {
-            all.push(("init_noise_sigma", (deviation as f32).to_string()));
-        }
-    }
-    let listed = |of: &dyn Fn(&crate::diffusion::Step) -> f64| {
-        let numbers: Vec<String> = steps.iter().map(|step| (of(step) as f32).to_string()).collect();
-        numbers.join(" ")
-    };
-    all.push(("sigmas", listed(&|step| step.level.sigma())));
-    all.push(("timesteps", listed(&|step| step.t)));
-    all
 }

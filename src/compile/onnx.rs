@@ -27,6 +27,18 @@ impl Element {
         self as i64
     }
 
+    /// Its name in numpy.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::I32 => "int32",
+            Self::I64 => "int64",
+            Self::Bool => "bool",
+            Self::F16 => "float16",
+            Self::F64 => "float64",
+        }
+    }
+
     /// Values as a tensor of this type holds them. Integers are truncated, as the inputs of a
     /// network are.
     fn bytes(self, values: &[f64]) -> Vec<u8> {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::describe::PREFIX;
 use super::onnx::{Port, last, text};
 use crate::error::{Error, Result};
 use crate::model::protobuf::{Field, Message, Value, split};
@@ -13,9 +14,14 @@ pub(super) struct Source<'a> {
     pub(super) ir_version: i64,
     /// The version of ONNX's own operators.
     pub(super) opset: i64,
-    /// Fields of the model that its nodes need: sets of operators and functions; and what is said
-    /// of it.
+    /// The versions of all sets of operators, by their domains.
+    pub(super) opsets: Vec<(String, i64)>,
+    /// Whether nodes are of functions that the file defines.
+    pub(super) has_functions: bool,
+    /// Fields of the model that its nodes need: sets of operators and functions.
     pub(super) model_fields: Vec<&'a [u8]>,
+    /// Fields of the model that say something of it.
+    pub(super) metadata: Vec<&'a [u8]>,
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
     /// The bodies of nodes, in order.
@@ -52,8 +58,9 @@ impl<'a> Source<'a> {
         if !rest.is_empty() {
             return Err(damaged());
         }
-        let (mut ir_version, mut opset) = (0, 0);
-        let mut model_fields = Vec::new();
+        let (mut ir_version, mut opset, mut is_compiled) = (0, 0, false);
+        let (mut opsets, mut has_functions) = (Vec::new(), false);
+        let (mut model_fields, mut metadata) = (Vec::new(), Vec::new());
         for Field { number, value, encoded } in fields {
             match (number, value) {
                 (field::IR_VERSION, Value::Number(number)) => ir_version = number.cast_signed(),
@@ -62,20 +69,38 @@ impl<'a> Source<'a> {
                         Field { number: 2, value: Value::Number(number), .. } => Some(number),
                         _ => None,
                     });
-                    if matches!(last(set, 1), b"" | b"ai.onnx") {
-                        opset = version.unwrap_or_default().cast_signed();
+                    let version = version.unwrap_or_default().cast_signed();
+                    let domain = text(last(set, 1));
+                    if matches!(domain.as_str(), "" | "ai.onnx") {
+                        opset = version;
                     }
+                    opsets.push((domain, version));
                     model_fields.push(encoded);
                 }
-                (field::METADATA | field::FUNCTION, _) => model_fields.push(encoded),
+                (field::METADATA, Value::Bytes(entry)) => {
+                    is_compiled |= text(last(entry, 1)).starts_with(PREFIX);
+                    metadata.push(encoded);
+                }
+                (field::FUNCTION, _) => {
+                    has_functions = true;
+                    model_fields.push(encoded);
+                }
                 _ => {}
             }
+        }
+        if is_compiled {
+            let problem = "its network is a trajectory that was compiled already; give the model \
+                           that it was compiled from";
+            return Err(Error::model(model, problem));
         }
         let (fields, rest) = split(last(file, field::GRAPH));
         let mut source = Self {
             ir_version,
             opset,
+            opsets,
+            has_functions,
             model_fields,
+            metadata,
             inputs: Vec::new(),
             outputs: Vec::new(),
             nodes: Vec::new(),
@@ -112,8 +137,13 @@ impl<'a> Source<'a> {
     pub(super) fn rename(&mut self, reserved: &[&str]) -> BTreeMap<String, String> {
         let names = reserved.iter().map(|name| ((*name).to_owned(), format!("network/{name}")));
         let names: BTreeMap<String, String> = names.collect();
+        self.rename_by(&|name| names.get(name).cloned());
+        names
+    }
+
+    fn rename_by(&mut self, new_name: &dyn Fn(&str) -> Option<String>) {
         let renamed = |message: Named, bytes: &mut Cow<'a, [u8]>| {
-            if let Some(new) = message.renamed(bytes, &names) {
+            if let Some(new) = message.renamed(bytes, new_name) {
                 *bytes = new.into();
             }
         };
@@ -125,11 +155,20 @@ impl<'a> Source<'a> {
         }
         let ports = self.inputs.iter_mut().chain(&mut self.outputs);
         ports.for_each(|port| {
-            if let Some(new) = names.get(&port.name) {
-                port.name.clone_from(new);
+            if let Some(new) = new_name(&port.name) {
+                port.name = new;
             }
         });
-        names
+    }
+
+    /// A graph with the weights of this one.
+    pub(super) fn with_weights(&self, graph: Message) -> Message {
+        self.weights.iter().fold(graph, |graph, (number, weights)| graph.bytes(*number, weights))
+    }
+
+    /// Puts `prefix` before the names of all values and nodes.
+    pub(super) fn prefix(&mut self, prefix: &str) {
+        self.rename_by(&|name| (!name.is_empty()).then(|| format!("{prefix}{name}")));
     }
 
     /// The input or output of this name.
@@ -169,26 +208,26 @@ impl Named {
         }
     }
 
-    /// Whether a field is the name of a value.
+    /// Whether a field is the name of a value, or of a node.
     fn is_name(self, number: u64) -> bool {
         matches!(
             (self, number),
-            (Self::Node, 1 | 2) | (Self::Tensor, 8) | (Self::ValueInfo | Self::Annotation, 1)
+            (Self::Node, 1..=3) | (Self::Tensor, 8) | (Self::ValueInfo | Self::Annotation, 1)
         )
     }
 
-    /// The message with other names, if it has any of `names`.
-    fn renamed(self, bytes: &[u8], names: &BTreeMap<String, String>) -> Option<Vec<u8>> {
+    /// The message with other names, if any of its names has a new one.
+    fn renamed(self, bytes: &[u8], new_name: &dyn Fn(&str) -> Option<String>) -> Option<Vec<u8>> {
         let (fields, rest) = split(bytes);
         let mut is_changed = false;
         let mut new = Message::default();
         for Field { number, value, encoded } in fields {
             let other = match value {
                 Value::Bytes(body) if self.is_name(number) => {
-                    names.get(&text(body)).map(|name| name.clone().into_bytes())
+                    new_name(&text(body)).map(String::into_bytes)
                 }
                 Value::Bytes(body) => {
-                    self.within(number).and_then(|message| message.renamed(body, names))
+                    self.within(number).and_then(|message| message.renamed(body, new_name))
                 }
                 _ => None,
             };

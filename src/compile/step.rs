@@ -28,8 +28,8 @@ pub(super) fn emit_step(
     for node in &source.nodes {
         builder.push(EACH, node);
     }
-    let output = emitter.output(builder)?;
-    Ok(emitter.update(&output, builder))
+    let (output, variance) = emitter.output(builder)?;
+    Ok(emitter.update(&output, variance.as_deref(), builder))
 }
 
 struct Emitter<'a> {
@@ -172,14 +172,19 @@ impl Emitter<'_> {
         let Some(timestep) = &trajectory.interface.timestep else { return Ok(()) };
         let port = Source::find(&source.inputs, now(renamed, timestep), trajectory.model)?;
         let encoding = trajectory.interface.noise_encoding;
-        let values: Vec<f64> = self.steps().iter().map(|step| encoding.value(step.t)).collect();
+        let values: Vec<f64> = self
+            .steps()
+            .iter()
+            .map(|step| encoding.value(step.t * trajectory.timestep_factor))
+            .collect();
         let number = self.number(builder, port, &values)?;
         builder.alias(EACH, &number, now(renamed, timestep));
         Ok(())
     }
 
-    /// The network's output, of the state's size, after guidance.
-    fn output(&self, builder: &mut Builder) -> Result<String> {
+    /// The network's output, of the state's size, after guidance; and what it predicts of the
+    /// variance, from -1 to 1, if that is needed.
+    fn output(&self, builder: &mut Builder) -> Result<(String, Option<String>)> {
         let Self { trajectory, source, renamed, fixed, .. } = *self;
         let output = now(renamed, &trajectory.interface.output);
         let (port, element) = image(trajectory, &source.outputs, output)?;
@@ -188,12 +193,19 @@ impl Emitter<'_> {
             value = builder.cast(EACH, &value, Element::F32);
         }
         let channels = i64::try_from(trajectory.channels).unwrap_or(i64::MAX);
-        let given = port.shape[1].fixed().unwrap_or(channels);
+        let given = port.shape[1].fixed().unwrap_or(i64::MAX);
         if given < channels {
             let what = format!("its output has {given} channels, and its sample {channels}");
             return Err(unsupported(trajectory.model, what));
         }
+        let mut variance = None;
         if given > channels {
+            if trajectory.variance.is_some() {
+                let ends = [channels, 2 * channels].map(|end| builder.integers(&[end]));
+                let own = builder.slice(EACH, &value, [&ends[0], &ends[1]], &[1]);
+                let zero = builder.integers(&[0]);
+                variance = Some(builder.slice(EACH, &own, [&zero, &fixed.batch], &[0]));
+            }
             let ends = [0, channels].map(|end| builder.integers(&[end]));
             value = builder.slice(EACH, &value, [&ends[0], &ends[1]], &[1]);
         }
@@ -202,18 +214,18 @@ impl Emitter<'_> {
             let with = builder.slice(EACH, &value, [&zero, &fixed.batch], &[0]);
             let minus = builder.slice(EACH, &value, [&fixed.batch, &fixed.evaluated], &[0]);
             let change = builder.node(EACH, "Sub", &[&with, &minus]);
-            let scaled = builder.node(EACH, "Mul", &[name::GUIDANCE, &change]);
+            let scaled = builder.node(EACH, "Mul", &[&trajectory.named(name::GUIDANCE), &change]);
             value = builder.node(EACH, "Add", &[&minus, &scaled]);
         }
         if fixed.padding.is_some() {
             let zeros = builder.integers(&[0, 0]);
             value = builder.slice(EACH, &value, [&zeros, &fixed.sides], &[2, 3]);
         }
-        Ok(value)
+        Ok((value, variance))
     }
 
     /// The state after the step, and the values that it keeps.
-    fn update(&self, output: &str, builder: &mut Builder) -> Next {
+    fn update(&self, output: &str, variance: Option<&str>, builder: &mut Builder) -> Next {
         let Self { trajectory, x, .. } = *self;
         let plan = trajectory.plan;
         let rows: Vec<Linear> = plan.steps.iter().map(Linear::new).collect();
@@ -242,7 +254,7 @@ impl Emitter<'_> {
             }
         }
         if plan.noise_rows() > 0 {
-            terms.push(self.noise(builder));
+            terms.push(self.noise(variance, builder));
         }
         let x = self.sum(builder, terms);
         // A plan of one step has nothing to keep.
@@ -329,14 +341,25 @@ impl Emitter<'_> {
     }
 
     /// The fresh noise of the step.
-    fn noise(&self, builder: &mut Builder) -> Option<String> {
+    fn noise(&self, variance: Option<&str>, builder: &mut Builder) -> Option<String> {
         let Self { trajectory, fixed, .. } = *self;
         let last = trajectory.plan.noise_rows() - 1;
         // Steps after the last one with noise read its noise, too, and multiply it by 0.
         let rows: Vec<f64> = (0..self.steps().len()).map(|row| row.min(last) as f64).collect();
         let is_each = last + 1 == rows.len() && trajectory.is_loop();
         let row = if is_each { STEP.into() } else { builder.per_step(Element::I64, &rows) };
-        let fresh = builder.gather(EACH, name::NOISE, &row, 0);
+        let mut fresh = builder.gather(EACH, &trajectory.named(name::NOISE), &row, 0);
+        if let (Some(predicted), Some(ratios)) = (variance, trajectory.variance) {
+            // From the smallest variance to the largest, in logarithms.
+            let ratio = builder.factor(ratios.iter().copied());
+            let ratio = builder.value(&ratio);
+            let [one, two] = [1.0, 2.0].map(|number| builder.scalar(Element::F32, number));
+            let part = builder.node(EACH, "Add", &[predicted, &one]);
+            let part = builder.node(EACH, "Mul", &[&ratio, &part]);
+            let part = builder.node(EACH, "Div", &[&part, &two]);
+            let factor = builder.node(EACH, "Exp", &[&part]);
+            fresh = builder.node(EACH, "Mul", &[&fresh, &factor]);
+        }
         let d = self.factor(builder, |step| step.d);
         match (trajectory.sigma, &fixed.sigma) {
             (SigmaSource::Input, Some([map, _])) => {

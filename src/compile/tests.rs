@@ -472,7 +472,7 @@ fn says_what_cannot_be_compiled() -> Result<()> {
         (
             "digits-ddpm",
             CompileOptions { guidance_scale: Some(f64::NAN), ..CompileOptions::default() },
-            "expected a number of 0 or more",
+            "expected a number from 0 to",
         ),
         (
             "digits-ddpm",

@@ -1,7 +1,10 @@
 //! The graph of a whole trajectory: what comes before the steps, the loop, and its inputs and
 //! outputs.
 
+use std::collections::BTreeMap;
+
 use super::builder::{Builder, STEP, When};
+use super::describe::PREFIX;
 use super::inputs::{Fixed, prepare};
 use super::onnx::{Attribute, Element, Length, Port, node};
 use super::source::Source;
@@ -72,10 +75,19 @@ pub(super) struct Trajectory<'a> {
     pub(super) start: Start,
     pub(super) sigma: SigmaSource,
     pub(super) guidance: Option<FreeGuidance>,
-    /// The name of the output.
+    /// The name of the value that is the state after the last step.
     pub(super) output: &'a str,
-    /// What the file says of itself.
-    pub(super) properties: &'a [(&'static str, String)],
+    /// What the names of its inputs end with, where a graph has several trajectories.
+    pub(super) suffix: &'a str,
+    /// The factor between the sampler's timestep and the network's input.
+    pub(super) timestep_factor: f64,
+    /// Values for further inputs of the network, by the names that these have now.
+    pub(super) given: &'a [(String, String)],
+    /// A value to concatenate with the sample, of the size of the network's sample.
+    pub(super) concat: Option<&'a str>,
+    /// Logarithms of ratios of standard deviations, by step, of a network that predicts the
+    /// variance of the noise (Nichol and Dhariwal 2021, equation 15).
+    pub(super) variance: Option<&'a [f32]>,
 }
 
 /// The names of values that steps carry to the next.
@@ -92,32 +104,48 @@ impl Trajectory<'_> {
         self.plan.steps.len() > 1
     }
 
-    /// The graph, as an ONNX file.
+    /// The name of an input.
+    pub(super) fn named(&self, name: &str) -> String {
+        format!("{name}{}", self.suffix)
+    }
+
+    /// The graph, as an ONNX file with these properties.
     ///
     /// # Errors
     /// As for [`compile`](super::compile).
-    pub(super) fn build(&self, network: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn build(&self, network: &[u8], properties: &[(String, String)]) -> Result<Vec<u8>> {
         let mut source = Source::read(network, self.model)?;
         let reserved = [&name::ALL[..], &[self.output]].concat();
         let renamed = source.rename(&reserved);
         let mut builder = Builder::default();
-        let fixed = prepare(self, &source, &renamed, &mut builder)?;
-        let next = emit_step(self, &source, &renamed, &fixed, &mut builder)?;
-        let nodes = if self.is_loop() {
-            self.emit_loop(&source, &fixed, &next, &mut builder);
-            builder.once
+        let Emitted { inputs, shape } = self.emit(&source, &renamed, &mut builder)?;
+        let output = Port::new(self.output, Element::F32, shape);
+        let outputs = [(output, "The state after the last step".to_owned())];
+        let fields = source.model_fields.iter().chain(&source.metadata).copied();
+        Ok(model(source.ir_version, fields, properties, graph(builder, &inputs, &outputs)))
+    }
+
+    /// Emits the steps into a graph, in which the state after the last one has the name `output`.
+    ///
+    /// # Errors
+    /// As for [`compile`](super::compile).
+    pub(super) fn emit(
+        &self,
+        source: &Source<'_>,
+        renamed: &BTreeMap<String, String>,
+        builder: &mut Builder,
+    ) -> Result<Emitted> {
+        let fixed = prepare(self, source, renamed, builder)?;
+        let next = emit_step(self, source, renamed, &fixed, builder)?;
+        if self.is_loop() {
+            self.emit_loop(source, &fixed, &next, builder);
         } else {
             builder.alias(When::Step, &next.x, self.output);
-            let steps = builder.step.into_bytes();
-            with_weights(builder.once.encoded(&steps), &source)
-        };
-        let mut graph = nodes.bytes(2, "trajectory").encoded(&builder.constants.into_bytes());
-        for (port, doc) in &fixed.inputs {
-            graph = graph.message(11, port.write(doc));
+            let steps = std::mem::take(&mut builder.step).into_bytes();
+            builder.once = std::mem::take(&mut builder.once).encoded(&steps);
+            builder.add_weights(source);
         }
-        let output = Port::new(self.output, Element::F32, fixed.shape.clone());
-        graph = graph.message(12, output.write("The state after the last step"));
-        Ok(self.model_of(&source, graph))
+        Ok(Emitted { inputs: fixed.inputs, shape: fixed.shape })
     }
 
     /// Appends the loop over the steps that the builder has. Its body has the weights, where ONNX
@@ -127,7 +155,7 @@ impl Trajectory<'_> {
         const GOES_ON: &str = "eddy/goes_on";
         builder.alias(When::Step, GO_ON, GOES_ON);
         builder.alias(When::Step, &next.x, NEXT);
-        let mut body = with_weights(std::mem::take(&mut builder.step).bytes(2, "step"), source);
+        let mut body = source.with_weights(std::mem::take(&mut builder.step).bytes(2, "step"));
         let state = |name: &str| Port::new(name, Element::F32, fixed.shape.clone()).write("");
         let flag = |name| Port::new(name, Element::Bool, Vec::new()).write("");
         body = body.message(11, Port::new(STEP, Element::I64, Vec::new()).write(""));
@@ -150,18 +178,44 @@ impl Trajectory<'_> {
         let body = [Attribute::Graph("body", body)];
         builder.push(When::Once, node("Loop", &inputs, &outputs, body).into_bytes());
     }
+}
 
-    fn model_of(&self, source: &Source<'_>, graph: Message) -> Vec<u8> {
-        /// The first version in which a constant may be the default of an input.
-        const DEFAULTS: i64 = 4;
-        let model = Message::default().number(1, source.ir_version.max(DEFAULTS));
-        let model = model.bytes(2, "eddy").bytes(3, env!("CARGO_PKG_VERSION"));
-        let model = source.model_fields.iter().fold(model, |model, field| model.encoded(field));
-        let model = self.properties.iter().fold(model, |model, (key, value)| {
-            model.message(14, Message::default().bytes(1, format!("eddy.{key}")).bytes(2, value))
-        });
-        model.message(7, graph).into_bytes()
-    }
+/// What a trajectory in a graph takes, and the shape of what it gives.
+pub(super) struct Emitted {
+    /// Its inputs, and what they are.
+    pub(super) inputs: Vec<(Port, String)>,
+    pub(super) shape: Vec<Length>,
+}
+
+/// The graph of what the builder has.
+pub(super) fn graph(
+    builder: Builder,
+    inputs: &[(Port, String)],
+    outputs: &[(Port, String)],
+) -> Message {
+    let graph = builder.once.bytes(2, "trajectory").encoded(&builder.constants.into_bytes());
+    let with = |graph: Message, field: u64, ports: &[(Port, String)]| {
+        ports.iter().fold(graph, |graph, (port, doc)| graph.message(field, port.write(doc)))
+    };
+    with(with(graph, 11, inputs), 12, outputs)
+}
+
+/// The ONNX file of a graph. `fields` are those of the networks' models that their nodes need.
+pub(super) fn model<'a>(
+    ir_version: i64,
+    fields: impl Iterator<Item = &'a [u8]>,
+    properties: &[(String, String)],
+    graph: Message,
+) -> Vec<u8> {
+    /// The first version in which a constant may be the default of an input.
+    const DEFAULTS: i64 = 4;
+    let model = Message::default().number(1, ir_version.max(DEFAULTS));
+    let model = model.bytes(2, "eddy").bytes(3, env!("CARGO_PKG_VERSION"));
+    let model = fields.fold(model, Message::encoded);
+    let model = properties.iter().fold(model, |model, (key, value)| {
+        model.message(14, Message::default().bytes(1, format!("{PREFIX}{key}")).bytes(2, value))
+    });
+    model.message(7, graph).into_bytes()
 }
 
 /// The values that a step gives.
@@ -170,11 +224,6 @@ pub(super) struct Next {
     pub(super) x: String,
     /// The kept values, by slot.
     pub(super) kept: Vec<String>,
-}
-
-/// A graph with the network's weights.
-fn with_weights(graph: Message, source: &Source<'_>) -> Message {
-    source.weights.iter().fold(graph, |graph, (number, weights)| graph.bytes(*number, weights))
 }
 
 /// A free axis of the state.

@@ -72,7 +72,7 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
 /// # Errors
 /// [`Error::Model`] for the network `model`, when a file cannot be read, or all weights are more
 /// than one file of ONNX holds.
-pub(super) fn with_weights(
+pub(crate) fn with_weights(
     network: Vec<u8>,
     folder: &Path,
     links: Links,
