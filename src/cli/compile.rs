@@ -15,17 +15,20 @@ use super::options::{PrecisionOption, SyncOption};
 
 /// Write a whole trajectory as one ONNX graph
 ///
-/// The graph holds the network, the sampler's table and guidance, with the weights stored once. Any
-/// runtime for ONNX runs it in one call and gives the numbers of `eddy sample`. Its input `sample`
-/// is the state before the first step; `class`, `noise` (of samplers that draw it), `sigma` (of a
-/// denoiser) and `low_resolution` (of an upscaler) are there where the model needs them.
+/// The graph holds the network, the sampler's table and guidance, with the weights stored once; of a
+/// text-to-image pipeline also text encoders and decoder. Any runtime for ONNX runs it in one call
+/// and gives the numbers of `eddy sample` or `eddy generate`. Its input `sample` is the state before
+/// the first step; `class`, `tokens`, `noise` (of samplers that draw it), `sigma` (of a denoiser)
+/// and `low_resolution` (of an upscaler) are there where the model needs them. `eddy info` shows the
+/// inputs of such a file.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples: eddy compile digits-ddpm --sampler ddim --steps 4 -o whole.onnx\n          \
                   eddy compile denoise-fast -o denoise.onnx"
 )]
 pub(crate) struct Arguments {
-    /// A bundled model, the folder of a model package, or a folder in the diffusers layout
+    /// A bundled model, the folder of a model package, or a folder in the diffusers layout, with
+    /// text encoders or without
     #[arg(value_name = "MODEL")]
     model: String,
 

@@ -8,6 +8,8 @@
 //! give the same numbers.
 
 mod builder;
+#[cfg(test)]
+mod cascade_tests;
 mod describe;
 mod inputs;
 mod onnx;
@@ -251,7 +253,7 @@ impl Setup {
                  class nor values that mean no condition; leave it out"
             )));
         }
-        Ok(Some(FreeGuidance { scale, negative }))
+        Ok(Some(FreeGuidance { scale, negative, is_sum: false }))
     }
 }
 

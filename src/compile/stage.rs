@@ -79,8 +79,11 @@ impl<'a> StageCompiler<'a> {
         })?;
         let classes = i64::try_from(stage.classes).unwrap_or(i64::MAX);
         let is_guided = stage.guidance == GuidanceSpec::ClassifierFree && scale > 1.0;
-        let guidance =
-            is_guided.then_some(FreeGuidance { scale, negative: (classes > 0).then_some(classes) });
+        let guidance = is_guided.then_some(FreeGuidance {
+            scale,
+            negative: (classes > 0).then_some(classes),
+            is_sum: true,
+        });
         Ok(Self {
             folder,
             spec,

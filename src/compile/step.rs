@@ -213,9 +213,19 @@ impl Emitter<'_> {
             let zero = builder.integers(&[0]);
             let with = builder.slice(EACH, &value, [&zero, &fixed.batch], &[0]);
             let minus = builder.slice(EACH, &value, [&fixed.batch, &fixed.evaluated], &[0]);
-            let change = builder.node(EACH, "Sub", &[&with, &minus]);
-            let scaled = builder.node(EACH, "Mul", &[&trajectory.named(name::GUIDANCE), &change]);
-            value = builder.node(EACH, "Add", &[&minus, &scaled]);
+            let scale = trajectory.named(name::GUIDANCE);
+            let is_sum = trajectory.guidance.is_some_and(|guidance| guidance.is_sum);
+            value = if !is_sum {
+                let change = builder.node(EACH, "Sub", &[&with, &minus]);
+                let change = builder.node(EACH, "Mul", &[&scale, &change]);
+                builder.node(EACH, "Add", &[&minus, &change])
+            } else {
+                let one = builder.scalar(Element::F32, 1.0);
+                let rest = builder.node(When::Once, "Sub", &[&one, &scale]);
+                let minus = builder.node(EACH, "Mul", &[&rest, &minus]);
+                let with = builder.node(EACH, "Mul", &[&scale, &with]);
+                builder.node(EACH, "Add", &[&minus, &with])
+            };
         }
         if fixed.padding.is_some() {
             let zeros = builder.integers(&[0, 0]);

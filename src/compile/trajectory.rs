@@ -59,6 +59,9 @@ pub(super) enum SigmaSource {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct FreeGuidance {
     pub(super) scale: f64,
+    /// Whether both predictions are weighed and added, as `stages/denoiser` does it, rather than
+    /// their difference added to one. A strong guidance shows how either is rounded.
+    pub(super) is_sum: bool,
     /// The negative class, of a network that takes one.
     pub(super) negative: Option<i64>,
 }
