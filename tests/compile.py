@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares what `eddy compile` writes, run by onnxruntime in Python, with `eddy sample` and `eddy generate`.
 
-`compile.py EDDY` (needs numpy and onnxruntime; onnx, if it is there, checks the files as well). Prints the largest difference, the size over the
+`compile.py EDDY`; pip brings onnxruntime where it is missing, and onnx, which checks the files. Prints the largest difference, the size over the
 network's, and the milliseconds of one call beside those of one call of the network per evaluation. Exit code 1 if a difference is above 1e-5 of the
 largest value, or a file more than 2 % larger than its network (4 % of the tiny pipelines).
 """
@@ -14,7 +14,13 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "forms"))
+import support
+
+support.ensure_packages("onnxruntime")
+
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -87,12 +93,7 @@ def check(eddy, folder, model, sampler, steps, shape, label, scale):
         [eddy, "compile", model, "-o", "whole.onnx", "--json", *map(str, sampling + guidance)], cwd=folder, check=True, capture_output=True
     )
     record = json.loads(compiled.stdout)
-    try:
-        import onnx
-
-        onnx.checker.check_model(str(folder / "whole.onnx"), full_check=True)
-    except ImportError:
-        pass
+    onnx.checker.check_model(str(folder / "whole.onnx"), full_check=True)
     whole = session(folder / "whole.onnx")
     about = whole.get_modelmeta().custom_metadata_map
     taken = {port.name for port in whole.get_inputs()}
@@ -147,6 +148,7 @@ def check_text(eddy, folder, pipeline, sampler, steps, scale, prompts, negative)
     compiled = subprocess.run([eddy, "compile", "p", "-o", "whole.onnx", "--json", *options], cwd=folder, check=True, capture_output=True)
     record = json.loads(compiled.stdout)
     known = {it["text"]: it["ids"] for it in json.loads((TEXT / "tokens.json").read_text())["sd15/tokenizer"]["texts"]}
+    onnx.checker.check_model(str(folder / "whole.onnx"), full_check=True)
     whole = session(folder / "whole.onnx")
     random = np.random.default_rng(5)
     count, sigma = len(prompts), np.float32(whole.get_modelmeta().custom_metadata_map["eddy.init_noise_sigma"])

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::console::{Console, plain_line};
 use super::onnx_options::{OnnxOptions, compiled, detected_json};
 use super::options::{DeviceOptions, FilesOption};
+use super::prompt_options::shortened;
 
 /// Describe a model, or list the bundled ones
 #[derive(Debug, Args)]
@@ -87,7 +88,7 @@ impl Arguments {
         let mut text = format!("{model}, a trajectory compiled to one graph\n");
         for (name, value) in &file.properties {
             let name = if name == "version" { "compiled by" } else { name.as_str() };
-            text += &format!("  {:<17} {}\n", plain_line(name), plain_line(value));
+            text += &format!("  {:<17} {}\n", plain_line(name), shortened(&plain_line(value)));
         }
         let ports = [("input", &file.inputs), ("output", &file.outputs)];
         let described = |port: &CompiledPort| {

@@ -191,18 +191,17 @@ pub(crate) fn refuse_onnx(model: &str) -> eddy::Result<()> {
 
 /// Refuses a trajectory that `eddy compile` wrote.
 pub(crate) fn refuse_compiled(model: &str) -> eddy::Result<()> {
-    match compiled(model)? {
-        None => Ok(()),
-        Some(file) => {
-            let source = file.properties.get("model").map_or("its model", String::as_str);
-            Err(eddy::Error::usage(format!(
-                "{model} is a trajectory that `eddy compile` wrote, which any runtime for ONNX \
-                 runs in one call (`eddy info {model}` shows its inputs); for this command, give \
-                 the model that it was compiled from, {}",
-                plain_line(source)
-            )))
-        }
-    }
+    compiled(model)?.map_or(Ok(()), |file| Err(is_compiled(model, &file)))
+}
+
+fn is_compiled(model: &str, file: &CompiledFile) -> eddy::Error {
+    let source = file.properties.get("model").map_or("its model", String::as_str);
+    eddy::Error::usage(format!(
+        "{model} is a trajectory that `eddy compile` wrote, which any runtime for ONNX runs in one \
+         call (`eddy info {model}` shows its inputs); for this command, give the model that it was \
+         compiled from, {}",
+        plain_line(source)
+    ))
 }
 
 /// What an .onnx says of itself that `eddy compile` wrote; none for other models.
@@ -288,6 +287,10 @@ impl OnnxOptions {
         model: &str,
         opened: &Opened,
     ) -> eddy::Result<(Package, Vec<DetectedProperty>)> {
+        // Without a sampler, it takes an image like any other network.
+        if let Some(file) = compiled(model)?.filter(|it| it.properties.contains_key("sampler")) {
+            return Err(is_compiled(model, &file));
+        }
         let description = Description { task, ..self.description() };
         opened.load(model, |runtime, options| {
             Package::of_onnx(runtime, Path::new(model), &description, options)

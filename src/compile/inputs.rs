@@ -236,12 +236,13 @@ fn state_shape(
     source: &Source<'_>,
     renamed: &BTreeMap<String, String>,
 ) -> Result<Vec<Length>> {
-    let Trajectory { model, interface, channels, .. } = *trajectory;
-    let own = |length: &Length, name| match length {
+    let Trajectory { model, interface, channels, suffix, sides, .. } = *trajectory;
+    let own = |length: &Length, name: &str| match length {
         Length::Fixed(length) => Length::Fixed(*length),
         Length::Named(_) => free(name),
     };
-    let names = ["batch", "height", "width"];
+    let [height, width] = ["height", "width"].map(|side| format!("{side}{suffix}"));
+    let names = ["batch", &height, &width];
     let lengths = match &interface.sample {
         Some(sample) => {
             let (port, _) = image(trajectory, &source.inputs, now(renamed, sample))?;
@@ -250,7 +251,10 @@ fn state_shape(
         }
         None => names.map(free),
     };
-    let [batch, height, width] = lengths;
+    let [batch, mut height, mut width] = lengths;
+    if let Some(sides) = sides {
+        [height, width] = sides.map(Length::Fixed);
+    }
     if trajectory.guidance.is_some() && batch.fixed().is_some() {
         let what = "its network takes batches of one size, and guidance needs twice as many";
         return Err(unsupported(model, what));
@@ -395,14 +399,14 @@ fn give_constants(
         let without = interface.unconditional.get(name);
         let without = without.filter(|_| trajectory.guidance.is_some() && !is_by_class);
         let value = match without {
-            None => constant(builder, port, element, values, &fixed.evaluated),
+            None => constant(builder, (model, port), element, values, &fixed.evaluated)?,
             Some(without) => {
                 if port.shape.first().is_none_or(|length| length.fixed().is_some()) {
                     let what = format!("its input `{name}` has one value for all samples");
                     return Err(unsupported(model, what));
                 }
-                let [with, without] = [values, without]
-                    .map(|values| constant(builder, port, element, values, &fixed.batch));
+                let with = constant(builder, (model, port), element, values, &fixed.batch)?;
+                let without = constant(builder, (model, port), element, without, &fixed.batch)?;
                 builder.concat(When::Once, &[&with, &without], 0)
             }
         };
@@ -415,11 +419,13 @@ fn give_constants(
 /// it is the only one and there are several.
 fn constant(
     builder: &mut Builder,
-    port: &Port,
+    (model, port): (&str, &Port),
     element: Element,
     values: &[f64],
     batch: &str,
-) -> String {
+) -> Result<String> {
+    /// A file of more has a defect.
+    const MOST_CONSTANTS: usize = 1 << 22;
     let length = |length: &Length| length.fixed().unwrap_or(1);
     let mut own: Vec<i64> = port.shape.iter().map(length).collect();
     let is_free = port.shape.first().is_some_and(|length| length.fixed().is_none());
@@ -428,15 +434,20 @@ fn constant(
         && values.len() > 1
     {
         *only = i64::try_from(values.len()).unwrap_or(i64::MAX);
-        return builder.tensor(element, &own, values);
+        return Ok(builder.tensor(element, &own, values));
     }
-    let count = usize::try_from(own.iter().product::<i64>()).unwrap_or_default();
+    let count = own.iter().try_fold(1, |count: i64, length| count.checked_mul(*length));
+    let count = count.and_then(|count| usize::try_from(count).ok());
+    let Some(count) = count.filter(|count| *count <= MOST_CONSTANTS) else {
+        let what = format!("its input `{}` has a shape of {own:?}", port.name);
+        return Err(unsupported(model, what));
+    };
     let all: Vec<f64> = values.iter().copied().cycle().take(count).collect();
     let value = builder.tensor(element, &own, &all);
     if !is_free {
-        return value;
+        return Ok(value);
     }
     let rest = builder.integers(&own[1..]);
     let shape = builder.concat(When::Once, &[batch, &rest], 0);
-    builder.node(When::Once, "Expand", &[&value, &shape])
+    Ok(builder.node(When::Once, "Expand", &[&value, &shape]))
 }

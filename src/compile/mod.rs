@@ -102,6 +102,7 @@ pub fn compile(model: &SampledModel, options: &CompileOptions) -> Result<Compile
         sigma: setup.sigma,
         guidance,
         output: setup.output,
+        sides: None,
         suffix: "",
         timestep_factor: 1.0,
         given: &[],

@@ -14,6 +14,7 @@ use super::trajectory::{graph, model};
 use super::{CompileOptions, Compiled};
 use crate::error::{Error, Result};
 use crate::model::{Links, MAX_GRAPH_BYTES, Precision, find_inside, read_regular, with_weights};
+use crate::setting::PRECISION;
 use crate::stages::{
     AutoencoderSpec, ConcatCondition, GuidanceSpec, MicroConditions, PipelineSpec,
     PriorConditioning, StageSpec, StateSpec, pipeline_of, variant,
@@ -43,7 +44,8 @@ pub fn compile_pipeline(folder: &Path, options: &CompileOptions) -> Result<Compi
     let precision = options.precision.unwrap_or_default();
     let files: Vec<String> = spec.networks().map(|file| variant(folder, file, precision)).collect();
     if precision != Precision::F32 && spec.networks().eq(files.iter().map(String::as_str)) {
-        let problem = format!("none of its networks is there in {precision}; leave it out");
+        let problem =
+            format!("none of its networks is there in {precision}; leave {PRECISION} out");
         return Err(Error::model(place, problem));
     }
     let networks = read_networks(folder, &files)?;
@@ -242,9 +244,10 @@ fn emit_decoder(
         let problem = format!("it takes latents of {channels} channels; the network gives others");
         return Err(Error::model(&part.name, problem));
     }
-    let moments = |i: usize, value: f64| match &spec.normalization {
-        Some(moments) => moments[i].iter().copied().map(f64::from).collect(),
-        None => vec![value; spec.channels],
+    let moments = |i: usize, default: f64| -> Vec<f64> {
+        let given = spec.normalization.as_ref().map_or(&[][..], |moments| &moments[i]);
+        let moment = |channel| given.get(channel).copied().map_or(default, f64::from);
+        (0..spec.channels).map(moment).collect()
     };
     let each = [1, channels, 1, 1];
     let [mean, deviation] = [moments(0, spec.shift), moments(1, 1.0)];
@@ -268,7 +271,7 @@ fn emit_decoder(
     builder.alias(ONCE, &decoded, OUTPUT);
     let scale = i64::try_from(spec.scale).unwrap_or(1);
     let side = |length: &Length, name: &str| match length {
-        Length::Fixed(length) => Length::Fixed(length * scale),
+        Length::Fixed(length) => Length::Fixed(length.saturating_mul(scale)),
         Length::Named(_) => Length::named(&format!("image_{name}")),
     };
     let [batch, _, height, width] = shape else { return Ok(shape.to_vec()) };

@@ -23,6 +23,8 @@ use crate::stages::{
 const ONCE: When = When::Once;
 /// The timestep of the noise on an enlarged image, as where a request leaves it open.
 const NOISE_LEVEL: usize = 250;
+/// A network does not have a wider embedding of its guidance scale.
+const WIDEST_EMBEDDING: usize = 1 << 16;
 /// Normal noise for an enlarged image.
 const LOW_NOISE: &str = "low_resolution_noise";
 
@@ -180,6 +182,12 @@ impl<'a> StageCompiler<'a> {
             sigma: SigmaSource::Uniform(1.0),
             guidance: self.guidance,
             output: &self.output,
+            sides: match stage.state {
+                StateSpec::FixedImage([width, height]) => {
+                    Some([height, width].map(|side| i64::try_from(side).unwrap_or(i64::MAX)))
+                }
+                _ => None,
+            },
             suffix: &self.suffix,
             timestep_factor: stage.timestep_factor,
             given: &given,
@@ -190,12 +198,6 @@ impl<'a> StageCompiler<'a> {
         let renamed = std::collections::BTreeMap::new();
         let mut emitted = trajectory.emit(&part.source, &renamed, builder)?;
         emitted.inputs.extend(further);
-        if let StateSpec::FixedImage([width, height]) = stage.state {
-            let sides = [height, width].map(|side| i64::try_from(side).unwrap_or(i64::MAX));
-            for (axis, side) in [2, 3].into_iter().zip(sides) {
-                emitted.shape[axis] = Length::Fixed(side);
-            }
-        }
         Ok(emitted)
     }
 }
@@ -260,7 +262,8 @@ impl Conditions<'_> {
                     "guidance" => vec![scale as f32],
                     _ => {
                         let width = port.shape.last().and_then(Length::fixed).unwrap_or(256);
-                        guidance_embedding(scale - 1.0, usize::try_from(width).unwrap_or(256))
+                        let width = usize::try_from(width).unwrap_or(256).min(WIDEST_EMBEDDING);
+                        guidance_embedding(scale - 1.0, width)
                     }
                 };
                 let row: Vec<f64> = row.into_iter().map(f64::from).collect();
@@ -352,9 +355,11 @@ impl Conditions<'_> {
             })?;
             let name = format!("{LOW_NOISE}{suffix}");
             let [batch, channels, _, _] = shape.as_slice() else { return Ok(None) };
-            let sides = ["height", "width"].map(|side| Length::named(&format!("{side}{suffix}")));
-            let [height, width] = sides;
-            let noise = vec![batch.clone(), channels.clone(), height, width];
+            let side = |at: usize| match stage.state {
+                StateSpec::FixedImage(size) => Length::Fixed(size[at].try_into().unwrap_or(1)),
+                _ => Length::named(&format!("{}{suffix}", ["width", "height"][at])),
+            };
+            let noise = vec![batch.clone(), channels.clone(), side(1), side(0)];
             let doc = "Normal noise of variance 1 for the enlarged image of the stage before";
             inputs.push((Port::new(&name, Element::F32, noise), doc.to_owned()));
             let [signal, sigma] =

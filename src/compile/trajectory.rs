@@ -80,6 +80,8 @@ pub(super) struct Trajectory<'a> {
     pub(super) guidance: Option<FreeGuidance>,
     /// The name of the value that is the state after the last step.
     pub(super) output: &'a str,
+    /// Height and width of the state, where they are not the network's to say.
+    pub(super) sides: Option<[i64; 2]>,
     /// What the names of its inputs end with, where a graph has several trajectories.
     pub(super) suffix: &'a str,
     /// The factor between the sampler's timestep and the network's input.

@@ -55,6 +55,8 @@ fn a_compiled_graph_is_described() {
     for line in ["check whole.onnx", "compile whole.onnx -o w.onnx"] {
         eddy(line).within(&place).fails(2).says("compiled from, digits-ddpm 1");
     }
+    eddy("generate -m whole.onnx -o a.png").within(&place).fails(2).says("`eddy compile` wrote");
+    eddy("import whole.onnx -o package").within(&place).fails(2).says("`eddy compile` wrote");
     // A denoiser in one step is a network for images like any other.
     eddy("compile denoise-fast -o denoise.onnx").within(&place).succeeds();
     eddy("import denoise.onnx -o package").within(&place).succeeds();
