@@ -10,9 +10,11 @@
 mod builder;
 #[cfg(test)]
 mod cascade_tests;
+mod decoder;
 mod describe;
 mod inputs;
 mod onnx;
+mod part;
 mod pipeline;
 mod properties;
 mod source;
@@ -77,7 +79,8 @@ pub struct Compiled {
 /// The result takes `sample`, the state before the first step, as `eddy sample` does, or for an
 /// upscaler `low_resolution` and, for several steps, `initial_noise`; `class` `[B]`, `noise`
 /// `[steps, B, C, H, W]` of samplers that draw noise, and `sigma` of a denoiser. `guidance_scale`
-/// and `negative_class` may be left out. It gives `denoised`, `image` or `latent`.
+/// and `negative_class` may be left out. It gives `denoised`, or `image`, which a decoder of the
+/// model has decoded.
 ///
 /// # Errors
 /// [`Error::Usage`] for options out of range, and those that the model does not have;
@@ -101,7 +104,8 @@ pub fn compile(model: &SampledModel, options: &CompileOptions) -> Result<Compile
         start: setup.start,
         sigma: setup.sigma,
         guidance,
-        output: setup.output,
+        // With a decoder, the state is not the output yet.
+        output: if model.has_decoder() { "eddy/latent" } else { setup.output },
         sides: None,
         suffix: "",
         timestep_factor: 1.0,
@@ -109,10 +113,12 @@ pub fn compile(model: &SampledModel, options: &CompileOptions) -> Result<Compile
         concat: None,
         variance: None,
     };
-    let file = trajectory.build(&network.bytes, &properties.0)?;
+    let decoder = model.decoder_graph()?;
+    let decoder = decoder.as_ref().map(|(spec, bytes)| (*spec, bytes.as_slice()));
+    let file = trajectory.build(&network.bytes, decoder, &properties.0)?;
     Ok(Compiled {
         file,
-        network_bytes: network.bytes.len(),
+        network_bytes: network.bytes.len() + decoder.map_or(0, |(_, bytes)| bytes.len()),
         sampler: setup.sampler,
         steps: setup.steps,
         evaluations: setup.plan.steps.len(),
@@ -151,7 +157,6 @@ impl Setup {
         };
         let output = match manifest.task {
             Task::Denoise | Task::Deblur => "denoised",
-            _ if manifest.decoder.is_some() => "latent",
             _ => "image",
         };
         if is_own_plan {

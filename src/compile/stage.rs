@@ -6,7 +6,7 @@ use super::CompileOptions;
 use super::builder::{Builder, When};
 use super::inputs::unsupported;
 use super::onnx::{Attribute, Element, Length, Port};
-use super::pipeline::Part;
+use super::part::Part;
 use super::properties::Properties;
 use super::source::Source;
 use super::text::Embedded;

@@ -228,7 +228,9 @@ impl Canvas for Conditioned<'_, '_> {
 /// A generative upscaler, in whose network the small image follows the channels of the sample.
 #[test]
 fn conditions_are_concatenated() -> Result<()> {
-    let package = Package::find(&data("folders/superresolution"))?;
+    let mut package = Package::find(&data("folders/superresolution"))?;
+    // The loop below gives latents.
+    package.manifest.decoder = None;
     let scale = package.manifest.sample_scale();
     assert_eq!(scale, 1, "the small image is as large as the latent");
     let model = SampledModel::Package(Box::new(package));
@@ -297,6 +299,35 @@ fn guidance_gives_the_generators_numbers() -> Result<()> {
         let without = run(&model, &options(sampler, 4), &inputs)?;
         assert!(without.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-2), "{sampler}");
     }
+    Ok(())
+}
+
+/// Latents, which the graph decodes, too.
+#[test]
+fn latents_are_decoded_as_by_the_generator() -> Result<()> {
+    let package = Package::find(&data("folders/latents"))?;
+    let (runtime, session) = (runtime()?, SessionOptions::default());
+    let mut network = package.load(&runtime, Precision::F32, session)?;
+    let mut decoder = package.load_decoder(&runtime, session)?;
+    let own = GenerateOptions {
+        sampler: Some(Sampler::DDIM),
+        steps: Some(4),
+        ..GenerateOptions::default()
+    };
+    let generator = Generator::new(&package.manifest, &mut network, own)?;
+    let mut generator = generator.decoded_by(decoder.as_mut());
+    let x = Philox::new(3).initial([2, package.manifest.channels, 8, 8]);
+    let scale = package.manifest.decoder.as_ref().map_or(1, |decoder| decoder.scale);
+    let request = GenerateRequest {
+        seeds: vec![0; 2],
+        initial: Some(x.clone()),
+        ..GenerateRequest::default()
+    };
+    let expected =
+        generator.generate([8 * scale; 2], request, &mut |_| ControlFlow::Continue(()))?;
+    let model = SampledModel::Package(Box::new(package.clone()));
+    let found = run(&model, &options(Sampler::DDIM, 4), &[("sample", x.into_dyn())])?;
+    assert_near(&found, &expected, TOLERANCE, "decoded");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::builder::{Builder, When};
 use super::inputs::unsupported;
 use super::onnx::{Element, Length, Port};
-use super::pipeline::Part;
+use super::part::Part;
 use super::trajectory::free;
 use crate::error::{Error, Result};
 use crate::stages::{

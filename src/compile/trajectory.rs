@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 
 use super::builder::{Builder, STEP, When};
+use super::decoder::{Decoder, unscaled};
 use super::describe::PREFIX;
 use super::inputs::{Fixed, prepare};
 use super::onnx::{Attribute, Element, Length, Port, node};
+use super::part::{Part, joined_fields};
 use super::source::Source;
 use super::step::emit_step;
 use crate::diffusion::Plan;
 use crate::error::Result;
+use crate::model::DecoderSpec;
 use crate::model::protobuf::Message;
 use crate::network::Interface;
 
@@ -36,6 +39,9 @@ pub(super) mod name {
     pub(crate) const ALL: [&str; 8] =
         [SAMPLE, CLASS, NEGATIVE, GUIDANCE, SIGMA, LOW, START_NOISE, NOISE];
 }
+
+/// The output of a graph that decodes.
+const IMAGE: &str = "image";
 
 /// Where the state of the first step comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,16 +124,40 @@ impl Trajectory<'_> {
     ///
     /// # Errors
     /// As for [`compile`](super::compile).
-    pub(super) fn build(&self, network: &[u8], properties: &[(String, String)]) -> Result<Vec<u8>> {
+    pub(super) fn build(
+        &self,
+        network: &[u8],
+        decoder: Option<(&DecoderSpec, &[u8])>,
+        properties: &[(String, String)],
+    ) -> Result<Vec<u8>> {
         let mut source = Source::read(network, self.model)?;
-        let reserved = [&name::ALL[..], &[self.output]].concat();
+        let reserved = [&name::ALL[..], &[self.output, IMAGE]].concat();
         let renamed = source.rename(&reserved);
         let mut builder = Builder::default();
         let Emitted { inputs, shape } = self.emit(&source, &renamed, &mut builder)?;
-        let output = Port::new(self.output, Element::F32, shape);
-        let outputs = [(output, "The state after the last step".to_owned())];
-        let fields = source.model_fields.iter().chain(&source.metadata).copied();
-        Ok(model(source.ir_version, fields, properties, graph(builder, &inputs, &outputs)))
+        let Some((spec, bytes)) = decoder else {
+            let output = Port::new(self.output, Element::F32, shape);
+            let outputs = [(output, "The state after the last step".to_owned())];
+            let fields = source.model_fields.iter().chain(&source.metadata).copied();
+            let graph = graph(builder, &inputs, &outputs);
+            return Ok(model(source.ir_version, fields, properties, graph));
+        };
+        let name = format!("{} ({})", self.model, spec.path);
+        let part = Part::read(name, "eddy/decoder/".into(), bytes)?;
+        let decoder = Decoder {
+            part: &part,
+            names: [&spec.input, &spec.output],
+            latent_channels: self.channels,
+            channels: spec.channels,
+            scale: spec.scale,
+        };
+        let latent = unscaled(spec, self.output, &mut builder);
+        let shape = decoder.emit((&latent, &shape), IMAGE, &mut builder)?;
+        let outputs = [(Port::new(IMAGE, Element::F32, shape), "The decoded image".to_owned())];
+        let (ir_version, fields) = joined_fields(self.model, &[&source, &part.source])?;
+        let fields = fields.into_iter().chain(source.metadata.iter().copied());
+        let graph = graph(builder, &inputs, &outputs);
+        Ok(model(ir_version, fields, properties, graph))
     }
 
     /// Emits the steps into a graph, in which the state after the last one has the name `output`.

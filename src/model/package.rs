@@ -13,7 +13,7 @@ use super::files::{
     read_regular,
 };
 use super::import::manifest_of_diffusers;
-use super::manifest::{Manifest, ModelFile, State};
+use super::manifest::{DecoderSpec, Manifest, ModelFile, State};
 use super::precision::Precision;
 use super::sampled::NetworkGraph;
 use crate::digest::sha256;
@@ -276,24 +276,35 @@ impl Package {
     /// The graph in `precision`, after checking the SHA-256 of its file.
     pub(super) fn graph(&self, precision: Precision) -> Result<NetworkGraph> {
         let (manifest, file) = (&self.manifest, self.file(precision)?);
-        let mut bytes = self.checked(&file.path, &file.sha256)?;
+        Ok(NetworkGraph {
+            name: manifest.name.clone(),
+            bytes: self.whole(&file.path, &file.sha256)?,
+            interface: self.interface(precision),
+            channels: manifest.channels,
+            multiple_of: manifest.multiple_of.max(1) * manifest.sample_scale(),
+        })
+    }
+
+    /// The graph of the decoder, if the package has one.
+    pub(super) fn decoder_graph(&self) -> Result<Option<(&DecoderSpec, Vec<u8>)>> {
+        let decoder = self.manifest.decoder.as_ref();
+        decoder.map(|it| Ok((it, self.whole(&it.path, &it.sha256)?))).transpose()
+    }
+
+    /// A graph with its weights, after checking the SHA-256 of its file.
+    fn whole(&self, path: &str, sha256: &str) -> Result<Vec<u8>> {
+        let bytes = self.checked(path, sha256)?;
         let place = match &self.files {
             Files::Bundled(_) => None,
             Files::Folder(folder) => Some((folder, Links::Inside)),
             Files::AsIs(folder) => Some((folder, Links::Cache)),
         };
         if let Some((folder, links)) = place {
-            let folder = folder.join(&file.path);
+            let folder = folder.join(path);
             let folder = folder.parent().unwrap_or(Path::new("."));
-            bytes = with_weights(bytes, folder, links, &manifest.name)?;
+            return with_weights(bytes, folder, links, &self.manifest.name);
         }
-        Ok(NetworkGraph {
-            name: manifest.name.clone(),
-            bytes,
-            interface: self.interface(precision),
-            channels: manifest.channels,
-            multiple_of: manifest.multiple_of.max(1) * manifest.sample_scale(),
-        })
+        Ok(bytes)
     }
 
     fn interface(&self, precision: Precision) -> Interface {

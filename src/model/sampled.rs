@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{ClassIndices, DiffusersFolder, Package, Precision};
+use super::{ClassIndices, DecoderSpec, DiffusersFolder, Package, Precision};
 use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
 use crate::network::{Interface, OnnxNetwork, Runtime, SessionOptions};
@@ -86,6 +86,22 @@ impl SampledModel {
                 Some(_) => Err(has_one_precision()),
             },
             Self::Package(package) => package.graph(precision.unwrap_or_default()),
+        }
+    }
+
+    /// Whether the network samples latents, for which the model has a decoder.
+    pub(crate) fn has_decoder(&self) -> bool {
+        matches!(self, Self::Package(package) if package.manifest.decoder.is_some())
+    }
+
+    /// The decoder of latents and its graph, if the model has one.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub(crate) fn decoder_graph(&self) -> Result<Option<(&DecoderSpec, Vec<u8>)>> {
+        match self {
+            Self::Diffusers(_) => Ok(None),
+            Self::Package(package) => package.decoder_graph(),
         }
     }
 
