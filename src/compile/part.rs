@@ -20,7 +20,7 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Takes the network apart, and puts `prefix` before all its names. `name` is its own in errors.
+    /// Takes the network apart, and puts `prefix` before all its names. `name` is for errors.
     pub(super) fn read(name: String, prefix: String, bytes: &'a [u8]) -> Result<Self> {
         let mut source = Source::read(bytes, &name)?;
         source.prefix(&prefix);

@@ -70,8 +70,10 @@ impl<'a> Source<'a> {
                         _ => None,
                     });
                     let version = version.unwrap_or_default().cast_signed();
-                    let domain = text(last(set, 1));
+                    let mut domain = text(last(set, 1));
                     if matches!(domain.as_str(), "" | "ai.onnx") {
+                        // Both are the name of ONNX's own.
+                        domain.clear();
                         opset = version;
                     }
                     opsets.push((domain, version));

@@ -1,4 +1,4 @@
-//! A stage of a pipeline as a trajectory: its plan, and the conditions on the inputs of its network.
+//! A stage of a pipeline as a trajectory: its plan, and the conditions of its network.
 
 use std::path::Path;
 

@@ -83,8 +83,8 @@ impl Encoder<'_> {
         let Self { part, text, .. } = *self;
         let outputs: Vec<(&str, usize)> = part.outputs().collect();
         let missing = || {
-            let problem = "its text encoder does not give the hidden states that are needed; export \
-                           it again with them";
+            let problem = "its text encoder does not give the hidden states that are needed; \
+                           export it again with them";
             Error::model(&part.name, problem)
         };
         let hidden = hidden_output(&outputs, text.layer).ok_or_else(missing)?;
