@@ -194,6 +194,13 @@ pub(crate) fn refuse_compiled(model: &str) -> eddy::Result<()> {
     compiled(model)?.map_or(Ok(()), |file| Err(is_compiled(model, &file)))
 }
 
+/// Refuses a trajectory of a sampler that `eddy compile` wrote. Without a sampler, it takes an image
+/// like any other network.
+pub(crate) fn refuse_sampling(model: &str) -> eddy::Result<()> {
+    let samples = compiled(model)?.filter(|file| file.properties.contains_key("sampler"));
+    samples.map_or(Ok(()), |file| Err(is_compiled(model, &file)))
+}
+
 fn is_compiled(model: &str, file: &CompiledFile) -> eddy::Error {
     let source = file.properties.get("model").map_or("its model", String::as_str);
     eddy::Error::usage(format!(
@@ -287,10 +294,7 @@ impl OnnxOptions {
         model: &str,
         opened: &Opened,
     ) -> eddy::Result<(Package, Vec<DetectedProperty>)> {
-        // Without a sampler, it takes an image like any other network.
-        if let Some(file) = compiled(model)?.filter(|it| it.properties.contains_key("sampler")) {
-            return Err(is_compiled(model, &file));
-        }
+        refuse_sampling(model)?;
         let description = Description { task, ..self.description() };
         opened.load(model, |runtime, options| {
             Package::of_onnx(runtime, Path::new(model), &description, options)

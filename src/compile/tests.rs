@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::model::protobuf::Message;
 use crate::model::{Manifest, Package, Precision, SampledModel};
 use crate::network::{Library, Network, Runtime, SessionOptions, Shape, TensorGraph};
+use crate::task::{Budget, TileChoice, decode};
 use crate::task::{Classes, GenerateOptions, GenerateRequest, Generator, LowRes};
 use crate::task::{UpscaleOptions, Upscaler};
 use crate::tensor::Range;
@@ -228,9 +229,9 @@ impl Canvas for Conditioned<'_, '_> {
 /// A generative upscaler, in whose network the small image follows the channels of the sample.
 #[test]
 fn conditions_are_concatenated() -> Result<()> {
-    let mut package = Package::find(&data("folders/superresolution"))?;
-    // The loop below gives latents.
-    package.manifest.decoder = None;
+    let package = Package::find(&data("folders/superresolution"))?;
+    let mut decoder = package.load_decoder(&runtime()?, SessionOptions::default())?.unwrap();
+    let spec = package.manifest.decoder.clone().unwrap();
     let scale = package.manifest.sample_scale();
     assert_eq!(scale, 1, "the small image is as large as the latent");
     let model = SampledModel::Package(Box::new(package));
@@ -246,7 +247,9 @@ fn conditions_are_concatenated() -> Result<()> {
     execute(&plan, &mut network, &mut canvas, &tiles, &sigma, &mut watch)?;
     let inputs = [("sample", x.into_dyn()), ("low_resolution", condition.clone().into_dyn())];
     let found = run(&model, &options(Sampler::DDIM, 4), &inputs)?;
-    assert_near(&found, &state.into_inner(), TOLERANCE, "superresolution");
+    let memory = (TileChoice::default(), Budget::default());
+    let expected = decode(&spec, &mut decoder, &state.into_inner(), memory, &mut watch)?;
+    assert_near(&found, &expected, TOLERANCE, "superresolution");
     let folder = SampledModel::find(&data("folders/superresolution"))?;
     let message = compile(&folder, &options(Sampler::DDIM, 4)).unwrap_err().to_string();
     assert!(message.contains("3 channels, and its sample 6"), "{message}");

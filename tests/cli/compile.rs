@@ -71,8 +71,6 @@ fn rejects_what_it_cannot_compile() {
         eddy(line).arg(data(model)).within(&place).fails(code).says(words);
     };
     refused("compile -o w.onnx", "models/fixed.onnx", 2, "bare .onnx");
-    let folder = "pipelines/text/folders/flux-schnell";
-    refused("compile -o w.onnx --steps 4", folder, 4, "takes patches in a row");
     refused("compile -o w.onnx", "pipelines/int64-one", 2, "no number of steps");
     eddy("compile none -o w.onnx").within(&place).fails(4);
     eddy("compile denoise-fast --steps 0 -o w.onnx").within(&place).fails(2);
