@@ -50,10 +50,11 @@
 //! executor, guidance), [`tile`] (exact tiles), [`task`] (denoising, super-resolution, inpainting,
 //! generation), [`video`] (temporal fusion, the streaming pipeline), [`media`] (images and
 //! streams), [`stages`] (text-conditioned pipelines of several networks), [`network`] (ONNX Runtime
-//! sessions) and [`model`] (packages). `ARCHITECTURE.md` gives an overview; `examples/` has a
-//! program for each use.
+//! sessions), [`model`] (packages) and [`mod@compile`] (trajectories as one ONNX graph).
+//! `ARCHITECTURE.md` gives an overview; `examples/` has a program for each use.
 
 pub mod array;
+pub mod compile;
 pub mod diffusion;
 pub mod digest;
 pub mod durable;

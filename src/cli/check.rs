@@ -5,6 +5,7 @@ use eddy::model::{Package, bundled_names, verify};
 use serde_json::json;
 
 use super::console::Console;
+use super::onnx_options::refuse_compiled;
 use super::options::{DeviceOptions, FilesOption};
 
 /// Verify that models reproduce their recorded output on this machine
@@ -34,6 +35,7 @@ impl Arguments {
         let opened = self.device.open(self.console)?;
         let mut wrong = None;
         for model in &models {
+            refuse_compiled(model)?;
             let package = Package::find(model)?;
             for precision in self.files.of(&package)? {
                 let verdict =

@@ -18,7 +18,7 @@ use ndarray::Array4;
 use serde_json::json;
 
 use super::console::Console;
-use super::onnx_options::{OnnxOptions, constant, detected_json};
+use super::onnx_options::{OnnxOptions, constant, detected_json, refuse_sampling};
 use super::options::{DeviceOptions, Opened, Size, SyncOption};
 
 /// Convert a network to a model package
@@ -151,6 +151,7 @@ impl Arguments {
                 )
             }
             (_, false) => {
+                refuse_sampling(&self.source.display().to_string())?;
                 let probed = self.probe(&opened)?;
                 (probed, self.source.clone(), Links::Inside)
             }

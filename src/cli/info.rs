@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use clap::Args;
+use eddy::compile::{CompiledFile, CompiledPort};
 use eddy::model::{Manifest, NoiseLevel, Package, Precision, bundled_names};
 use eddy::network::{Axes, Colors, EMBEDDED_VERSION};
 use eddy::stages::{is_pipeline, pipeline_of};
 use serde_json::json;
 
 use super::console::{Console, plain_line};
-use super::onnx_options::{OnnxOptions, detected_json};
+use super::onnx_options::{OnnxOptions, compiled, detected_json};
 use super::options::{DeviceOptions, FilesOption};
+use super::prompt_options::shortened;
 
 /// Describe a model, or list the bundled ones
 #[derive(Debug, Args)]
@@ -45,7 +47,10 @@ impl Arguments {
                 let spec = pipeline_of(Path::new(folder))?;
                 self.console.result(spec.to_toml()?, &json!(spec))
             }
-            Some(model) => self.describe(model),
+            Some(model) => match compiled(model)? {
+                Some(file) => self.describe_compiled(model, &file),
+                None => self.describe(model),
+            },
             None => self.list(),
         }
     }
@@ -75,6 +80,39 @@ impl Arguments {
         }
         let record =
             json!({ "version": version, "onnxruntime": EMBEDDED_VERSION, "models": models });
+        self.console.result(text, &record)
+    }
+
+    /// Describes a trajectory that `eddy compile` wrote.
+    fn describe_compiled(&self, model: &str, file: &CompiledFile) -> anyhow::Result<()> {
+        let mut text = format!("{model}, a trajectory compiled to one graph\n");
+        for (name, value) in &file.properties {
+            let name = if name == "version" { "compiled by" } else { name.as_str() };
+            text += &format!("  {:<17} {}\n", plain_line(name), shortened(&plain_line(value)));
+        }
+        let ports = [("input", &file.inputs), ("output", &file.outputs)];
+        let described = |port: &CompiledPort| {
+            let CompiledPort { name, dtype, shape, description } = port;
+            plain_line(&format!("{name}: {dtype}({}). {description}", shape.join(", ")))
+        };
+        for (what, port) in
+            ports.iter().flat_map(|(what, all)| all.iter().map(move |it| (what, it)))
+        {
+            text += &format!("  {what:<17} {}\n", described(port));
+        }
+        text += &format!("  {:<17} {} KiB", "file", file.bytes.div_ceil(1024));
+        let json_of = |port: &CompiledPort| {
+            json!({
+                "name": port.name, "dtype": port.dtype, "shape": port.shape,
+                "description": port.description,
+            })
+        };
+        let [inputs, outputs] = [&file.inputs, &file.outputs]
+            .map(|ports| ports.iter().map(json_of).collect::<Vec<_>>());
+        let record = json!({
+            "name": model, "compiled": file.properties, "inputs": inputs, "outputs": outputs,
+            "bytes": file.bytes,
+        });
         self.console.result(text, &record)
     }
 

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod bench_video;
 mod check;
+mod compile;
 pub(crate) mod console;
 mod deblur;
 mod denoise;
@@ -64,6 +65,7 @@ enum Command {
     TryDevice(doctor::ProbeDevice),
     Bench(bench::Arguments),
     Prepare(prepare::Arguments),
+    Compile(compile::Arguments),
     Import(import::Arguments),
     Completions(pages::Completions),
     #[command(hide = true)]
@@ -89,6 +91,7 @@ impl Arguments {
             Command::Bench(arguments) => arguments.run(started),
             Command::Import(arguments) => arguments.run(),
             Command::Prepare(arguments) => arguments.run(),
+            Command::Compile(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
             Command::Man(arguments) => arguments.run(),
         }

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use clap::Args;
 use eddy::array;
+use eddy::compile::{CompiledFile, describe};
 use eddy::model::{Constant, Description, DetectedProperty, Package, Role, Task};
 use eddy::network::{Axes, Colors, NoiseScale};
 
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 
-use super::console::Console;
+use super::console::{Console, plain_line};
 use super::options::{DeviceOptions, Opened, pair};
 
 /// Describes a bare .onnx file. Every option may be left out: the property is read from the graph
@@ -179,12 +180,40 @@ pub(crate) fn refuse_onnx(model: &str) -> eddy::Result<()> {
     if !is_onnx(model) {
         return Ok(());
     }
+    refuse_compiled(model)?;
     Err(eddy::Error::usage(format!(
         "{model} is a bare .onnx, which declares neither its prediction nor its schedule; convert it \
          to a package with `eddy import {model} -o FOLDER --task generate --prediction epsilon \
          --schedule scheduler_config.json` (or with --prediction denoised, flow, score or \
          edm=SIGMA_DATA and --sigma-range LOW,HIGH)"
     )))
+}
+
+/// Refuses a trajectory that `eddy compile` wrote.
+pub(crate) fn refuse_compiled(model: &str) -> eddy::Result<()> {
+    compiled(model)?.map_or(Ok(()), |file| Err(is_compiled(model, &file)))
+}
+
+/// Refuses a trajectory of a sampler that `eddy compile` wrote. Without a sampler, it takes an image
+/// like any other network.
+pub(crate) fn refuse_sampling(model: &str) -> eddy::Result<()> {
+    let samples = compiled(model)?.filter(|file| file.properties.contains_key("sampler"));
+    samples.map_or(Ok(()), |file| Err(is_compiled(model, &file)))
+}
+
+fn is_compiled(model: &str, file: &CompiledFile) -> eddy::Error {
+    let source = file.properties.get("model").map_or("its model", String::as_str);
+    eddy::Error::usage(format!(
+        "{model} is a trajectory that `eddy compile` wrote, which any runtime for ONNX runs in one \
+         call (`eddy info {model}` shows its inputs); for this command, give the model that it was \
+         compiled from, {}",
+        plain_line(source)
+    ))
+}
+
+/// What an .onnx says of itself that `eddy compile` wrote; none for other models.
+pub(crate) fn compiled(model: &str) -> eddy::Result<Option<CompiledFile>> {
+    if is_onnx(model) { describe(Path::new(model)) } else { Ok(None) }
 }
 
 impl OnnxOptions {
@@ -265,6 +294,7 @@ impl OnnxOptions {
         model: &str,
         opened: &Opened,
     ) -> eddy::Result<(Package, Vec<DetectedProperty>)> {
+        refuse_sampling(model)?;
         let description = Description { task, ..self.description() };
         opened.load(model, |runtime, options| {
             Package::of_onnx(runtime, Path::new(model), &description, options)

@@ -168,7 +168,7 @@ pub(crate) fn open_pipeline(
 }
 
 /// The beginning of a text on one line.
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     const MOST: usize = 80;
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(MOST) {

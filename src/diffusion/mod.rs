@@ -36,4 +36,5 @@ pub use sampler::{
     DynamicShift, FlowSchedule, Sampler, Schedule, SigmaSchedule, TimeShift, denoise_plan,
     flow_plan, plan, plan_from,
 };
+pub(crate) use state::Linear;
 pub use state::{CachedTiles, State};

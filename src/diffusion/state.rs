@@ -251,21 +251,21 @@ fn add_noise(row: &mut [f32], fresh: &[f32], d: f32, sigma: &SigmaMap, channel: 
 }
 
 /// The factors of a step as the loop uses them: combined in f64, then rounded to f32 once.
-struct Linear {
+pub(crate) struct Linear {
     /// Factors of `x` and of the network's output, when `D` itself is not needed.
-    direct: (f32, f32),
+    pub(crate) direct: (f32, f32),
     /// Factors of `x` and of the network's output in `D_raw`.
-    raw: (f32, f32),
-    a: f32,
-    b: f32,
-    e: f32,
-    past: [f32; HISTORY_SLOTS],
+    pub(crate) raw: (f32, f32),
+    pub(crate) a: f32,
+    pub(crate) b: f32,
+    pub(crate) e: f32,
+    pub(crate) past: [f32; HISTORY_SLOTS],
     /// The slot that is written, and the factors of `x` and of `D` in the kept value.
-    store: Option<(usize, [f32; 2])>,
+    pub(crate) store: Option<(usize, [f32; 2])>,
 }
 
 impl Linear {
-    fn new(step: &Step) -> Self {
+    pub(crate) fn new(step: &Step) -> Self {
         let of_prediction = step.b + step.e;
         Self {
             direct: (

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::class_indices::ClassIndices;
+use super::external::with_weights;
 use super::files::{
     Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights, read_regular,
 };
 use super::import::Config;
 use super::manifest::CLASSES;
+use super::protobuf::{Fields, Value, last, messages};
+use super::sampled::NetworkGraph;
 use crate::diffusion::{DiscreteSchedule, config};
 use crate::error::{Error, Result};
 use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
@@ -87,19 +90,51 @@ impl DiffusersFolder {
     /// # Errors
     /// [`Error::Model`] when ONNX Runtime rejects it, or it has other inputs or outputs.
     pub fn load(&self, runtime: &Arc<Runtime>, options: SessionOptions) -> Result<OnnxNetwork> {
-        let interface = Interface {
-            sample: Some("sample".into()),
-            timestep: Some("timestep".into()),
-            class: self.class_count.map(|_| "class_labels".into()),
-            output: "out_sample".into(),
-            ..Interface::default()
-        };
         let file = self.path.join(NETWORK);
         let name = file.display().to_string();
         let bytes = bytes_of(&self.path, NETWORK, MAX_GRAPH_BYTES, "it is the network")?;
         find_weights(&bytes, file.parent().unwrap_or(&self.path), Links::Cache, &name)?;
         // Loaded from the file, so that ONNX Runtime finds weights beside it.
-        OnnxNetwork::load(runtime, &name, ModelSource::File(&file), interface, options)
+        OnnxNetwork::load(runtime, &name, ModelSource::File(&file), self.interface(), options)
+    }
+
+    fn interface(&self) -> Interface {
+        Interface {
+            sample: Some("sample".into()),
+            timestep: Some("timestep".into()),
+            class: self.class_count.map(|_| "class_labels".into()),
+            output: "out_sample".into(),
+            ..Interface::default()
+        }
+    }
+
+    /// The graph of the U-Net.
+    pub(super) fn graph(&self) -> Result<NetworkGraph> {
+        let file = self.path.join(NETWORK);
+        let name = file.display().to_string();
+        let bytes = bytes_of(&self.path, NETWORK, MAX_GRAPH_BYTES, "it is the network")?;
+        let folder = file.parent().unwrap_or(&self.path);
+        let bytes = with_weights(bytes, folder, Links::Cache, &name)?;
+        let interface = self.interface();
+        let channels = channels_of(&bytes, "sample").ok_or_else(|| {
+            let problem = "its input `sample` does not declare its channels; export it with them";
+            Error::model(&name, problem)
+        })?;
+        Ok(NetworkGraph { name, bytes, interface, channels, multiple_of: 1 })
+    }
+}
+
+/// The length of axis 1 of an input of a graph, by the field numbers of `onnx.proto`.
+fn channels_of(network: &[u8], input: &str) -> Option<usize> {
+    let graph = last(network, 7)?;
+    let mut ports = messages(graph).filter(|(field, _)| *field == 11);
+    let (_, port) = ports.find(|(_, port)| last(port, 1) == Some(input.as_bytes()))?;
+    let shape = [2, 1, 2].iter().try_fold(port, |bytes, field| last(bytes, *field))?;
+    let (_, axis) = messages(shape).filter(|(field, _)| *field == 1).nth(1)?;
+    let length = Fields(axis).find(|(field, _)| *field == 1)?;
+    match length.1 {
+        Value::Number(length) => usize::try_from(length).ok(),
+        _ => None,
     }
 }
 

@@ -1,8 +1,11 @@
 //! The external files in which an ONNX graph stores its weights.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use super::protobuf::messages;
+use super::files::{Links, MAX_GRAPH_BYTES, find_weights, read_regular};
+use super::protobuf::{self, Field, Value, last, messages, split};
+use crate::error::{Error, Result};
 
 /// The ONNX messages that lead to a tensor.
 #[derive(Clone, Copy)]
@@ -36,6 +39,9 @@ impl Message {
 /// `external_data` of a tensor: pairs of key and value.
 const EXTERNAL_DATA: u64 = 13;
 
+/// The depth limit of protobuf is lower.
+const DEEPEST: usize = 200;
+
 /// The paths that the tensors of an ONNX file name, relative to its folder. Empty if it is not an
 /// ONNX file.
 pub fn external_files(network: &[u8]) -> BTreeSet<String> {
@@ -45,8 +51,6 @@ pub fn external_files(network: &[u8]) -> BTreeSet<String> {
 }
 
 fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<String>) {
-    /// The depth limit of protobuf is lower.
-    const DEEPEST: usize = 200;
     if depth > DEEPEST {
         return;
     }
@@ -56,19 +60,92 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
         }
         if let (Message::Tensor, EXTERNAL_DATA) = (message, field) {
             // If there are several, protobuf uses the last.
-            let text = |wanted: u64| {
-                messages(body).filter(|(field, _)| *field == wanted).last().map(|(_, text)| text)
-            };
-            if let (Some(b"location"), Some(location)) = (text(1), text(2)) {
+            if let (Some(b"location"), Some(location)) = (last(body, 1), last(body, 2)) {
                 found.insert(String::from_utf8_lossy(location).into_owned());
             }
         }
     }
 }
 
+/// The graph `network` with its weights inside, if they are in files in `folder`.
+///
+/// # Errors
+/// [`Error::Model`] for the network `model`, when a file cannot be read, or all weights are more
+/// than one file of ONNX holds.
+pub(crate) fn with_weights(
+    network: Vec<u8>,
+    folder: &Path,
+    links: Links,
+    model: &str,
+) -> Result<Vec<u8>> {
+    let found = find_weights(&network, folder, links, model)?;
+    if found.is_empty() {
+        return Ok(network);
+    }
+    let mut files = BTreeMap::new();
+    let mut left = MAX_GRAPH_BYTES.saturating_sub(network.len() as u64);
+    for (name, path) in found {
+        let bytes = read_regular(&path, left).map_err(|cause| {
+            let problem = format!(
+                "its weights in {name:?} cannot be put into one file, which holds {} MiB at most",
+                MAX_GRAPH_BYTES >> 20
+            );
+            Error::model_from(model, problem, cause)
+        })?;
+        left -= bytes.len() as u64;
+        files.insert(name, bytes);
+    }
+    let problem = "its graph names weights that its files do not hold; fetch or export it again";
+    inlined(&network, Message::Model, &files, 0).ok_or_else(|| Error::model(model, problem))
+}
+
+/// A message whose tensors hold their values themselves; none if a file has not enough of them.
+fn inlined(
+    bytes: &[u8],
+    message: Message,
+    files: &BTreeMap<String, Vec<u8>>,
+    depth: usize,
+) -> Option<Vec<u8>> {
+    /// `data_location` of a tensor, and its values.
+    const LOCATION: u64 = 14;
+    const RAW_DATA: u64 = 9;
+    if depth > DEEPEST {
+        return None;
+    }
+    let (fields, rest) = split(bytes);
+    let mut new = protobuf::Message::default();
+    let mut external = BTreeMap::new();
+    for Field { number, value, encoded } in fields {
+        match (message, number, value) {
+            (Message::Tensor, EXTERNAL_DATA, Value::Bytes(pair)) => {
+                let text = |wanted: u64| {
+                    last(pair, wanted).map(|text| String::from_utf8_lossy(text).into_owned())
+                };
+                external.insert(text(1)?, text(2)?);
+            }
+            (Message::Tensor, LOCATION, _) => {}
+            (_, _, Value::Bytes(body)) if let Some(within) = message.within(number) => {
+                new = new.bytes(number, inlined(body, within, files, depth + 1)?);
+            }
+            _ => new = new.encoded(encoded),
+        }
+    }
+    if let Some(location) = external.get("location") {
+        let file = files.get(location)?;
+        let number = |key| external.get(key).map(|text| text.parse::<usize>().ok());
+        let offset = number("offset").unwrap_or(Some(0))?;
+        let values = file.get(offset..)?;
+        let length = number("length").unwrap_or(Some(values.len()))?;
+        new = new.bytes(RAW_DATA, values.get(..length)?);
+    }
+    Some(new.encoded(rest).into_bytes())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::external_files;
+    use super::{external_files, with_weights};
+    use crate::model::Links;
+    use crate::model::protobuf::Message;
 
     fn field(number: u8, body: &[u8]) -> Vec<u8> {
         [&[number << 3 | 2, body.len() as u8], body].concat()
@@ -99,5 +176,39 @@ mod tests {
             assert!(external_files(&model[..cut]).len() <= 4);
         }
         assert!(external_files(b"a text, not a graph").is_empty());
+    }
+
+    /// A graph of one tensor, whose four values are at offset 4 of a file.
+    fn graph(file: &str, length: &str) -> Vec<u8> {
+        let pairs = [("location", file), ("offset", "4"), ("length", length)];
+        let tensor = Message::default().number(1, 4).number(2, 2).bytes(8, "w");
+        let tensor = pairs.iter().fold(tensor, |tensor, (key, value)| {
+            tensor.message(13, Message::default().bytes(1, key).bytes(2, value))
+        });
+        let tensor = tensor.number(14, 1);
+        let graph = Message::default().message(5, tensor).bytes(2, "name");
+        Message::default().number(1, 8).message(7, graph).into_bytes()
+    }
+
+    #[test]
+    fn weights_in_files_are_put_into_the_graph() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("w.bin"), [0, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+        let put = |network: Vec<u8>| with_weights(network, folder.path(), Links::Inside, "m");
+        let inside =
+            Message::default().number(1, 4).number(2, 2).bytes(8, "w").bytes(9, [4, 5, 6, 7]);
+        let expected = Message::default().message(5, inside).bytes(2, "name");
+        let expected = Message::default().number(1, 8).message(7, expected).into_bytes();
+        assert_eq!(put(graph("w.bin", "4")).unwrap(), expected);
+        assert_eq!(put(expected.clone()).unwrap(), expected, "nothing is in files");
+        for (network, problem) in [
+            (graph("w.bin", "6"), "its files do not hold"),
+            (graph("w.bin", "-1"), "its files do not hold"),
+            (graph("gone.bin", "4"), "cannot be read"),
+            (graph("../w.bin", "4"), "cannot be read"),
+        ] {
+            let message = put(network).unwrap_err().to_string();
+            assert!(message.contains(problem), "{message}");
+        }
     }
 }

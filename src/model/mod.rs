@@ -21,6 +21,7 @@ pub use class_indices::ClassIndices;
 pub use diffusers::{DiffusersFolder, has_text_encoder};
 pub(crate) use diffusers::{SCHEDULE_PURPOSE, TEXT_ENCODERS, text_of};
 pub use external::external_files;
+pub(crate) use external::with_weights;
 pub use fallback::NetworkWithFallback;
 pub use files::{
     Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights, read_regular,

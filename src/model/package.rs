@@ -7,13 +7,15 @@ use std::sync::Arc;
 use super::bare::{Description, DetectedProperty, ProbedModel};
 use super::bundled::{self, Bundle};
 use super::diffusers::{DiffusersFolder, NETWORK, has_text_encoder};
+use super::external::with_weights;
 use super::files::{
     LARGEST_RECORD, Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights,
     read_regular,
 };
 use super::import::manifest_of_diffusers;
-use super::manifest::{Manifest, ModelFile, State};
+use super::manifest::{DecoderSpec, Manifest, ModelFile, State};
 use super::precision::Precision;
+use super::sampled::NetworkGraph;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::network::{Device, Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
@@ -269,6 +271,40 @@ impl Package {
             ..Interface::default()
         };
         OnnxNetwork::load(runtime, &manifest.name, origin.source(), interface, options).map(Some)
+    }
+
+    /// The graph in `precision`, after checking the SHA-256 of its file.
+    pub(super) fn graph(&self, precision: Precision) -> Result<NetworkGraph> {
+        let (manifest, file) = (&self.manifest, self.file(precision)?);
+        Ok(NetworkGraph {
+            name: manifest.name.clone(),
+            bytes: self.whole(&file.path, &file.sha256)?,
+            interface: self.interface(precision),
+            channels: manifest.channels,
+            multiple_of: manifest.multiple_of.max(1) * manifest.sample_scale(),
+        })
+    }
+
+    /// The graph of the decoder, if the package has one.
+    pub(super) fn decoder_graph(&self) -> Result<Option<(&DecoderSpec, Vec<u8>)>> {
+        let decoder = self.manifest.decoder.as_ref();
+        decoder.map(|it| Ok((it, self.whole(&it.path, &it.sha256)?))).transpose()
+    }
+
+    /// A graph with its weights, after checking the SHA-256 of its file.
+    fn whole(&self, path: &str, sha256: &str) -> Result<Vec<u8>> {
+        let bytes = self.checked(path, sha256)?;
+        let place = match &self.files {
+            Files::Bundled(_) => None,
+            Files::Folder(folder) => Some((folder, Links::Inside)),
+            Files::AsIs(folder) => Some((folder, Links::Cache)),
+        };
+        if let Some((folder, links)) = place {
+            let folder = folder.join(path);
+            let folder = folder.parent().unwrap_or(Path::new("."));
+            return with_weights(bytes, folder, links, &self.manifest.name);
+        }
+        Ok(bytes)
     }
 
     fn interface(&self, precision: Precision) -> Interface {

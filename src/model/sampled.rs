@@ -3,11 +3,24 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{ClassIndices, DiffusersFolder, Package, Precision};
+use super::{ClassIndices, DecoderSpec, DiffusersFolder, Package, Precision};
 use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
-use crate::network::{OnnxNetwork, Runtime, SessionOptions};
+use crate::network::{Interface, OnnxNetwork, Runtime, SessionOptions};
 use crate::setting::PRECISION;
+
+/// The graph of a model's network, with what is known of it.
+pub(crate) struct NetworkGraph {
+    /// Its name in errors.
+    pub(crate) name: String,
+    /// The ONNX file, weights included.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) interface: Interface,
+    /// Channels of the sample.
+    pub(crate) channels: usize,
+    /// Height and width of the sample must be multiples of this.
+    pub(crate) multiple_of: usize,
+}
 
 /// A model for sampling.
 #[derive(Clone, Debug)]
@@ -62,6 +75,36 @@ impl SampledModel {
         }
     }
 
+    /// The graph of the network. `precision` is for packages only; f32 if absent.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub(crate) fn graph(&self, precision: Option<Precision>) -> Result<NetworkGraph> {
+        match self {
+            Self::Diffusers(folder) => match precision {
+                None => folder.graph(),
+                Some(_) => Err(has_one_precision()),
+            },
+            Self::Package(package) => package.graph(precision.unwrap_or_default()),
+        }
+    }
+
+    /// Whether the network samples latents, for which the model has a decoder.
+    pub(crate) fn has_decoder(&self) -> bool {
+        matches!(self, Self::Package(package) if package.manifest.decoder.is_some())
+    }
+
+    /// The decoder of latents and its graph, if the model has one.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub(crate) fn decoder_graph(&self) -> Result<Option<(&DecoderSpec, Vec<u8>)>> {
+        match self {
+            Self::Diffusers(_) => Ok(None),
+            Self::Package(package) => package.decoder_graph(),
+        }
+    }
+
     /// Loads the network. `precision` is for packages only; f32 if absent.
     ///
     /// # Errors
@@ -76,12 +119,16 @@ impl SampledModel {
         match self {
             Self::Diffusers(folder) => match precision {
                 None => folder.load(runtime, options),
-                Some(_) => Err(Error::usage(format!(
-                    "a folder in the diffusers layout has one network, in the precision that it \
-                     was exported in; leave {PRECISION} out",
-                ))),
+                Some(_) => Err(has_one_precision()),
             },
             Self::Package(package) => package.load(runtime, precision.unwrap_or_default(), options),
         }
     }
+}
+
+fn has_one_precision() -> Error {
+    Error::usage(format!(
+        "a folder in the diffusers layout has one network, in the precision that it was exported \
+         in; leave {PRECISION} out",
+    ))
 }

@@ -110,9 +110,9 @@ pub(super) fn stacked(views: &[ndarray::ArrayView4<'_, f32>]) -> Result<Array4<f
 }
 
 /// Names of the state among the inputs of denoising networks.
-const SAMPLES: [&str; 3] = ["sample", "hidden_states", "latent_model_input"];
-const TIMESTEPS: [&str; 2] = ["timestep", "t"];
-const OUTPUTS: [&str; 4] = ["out_sample", "out_hidden_states", "noise_pred", "sample"];
+pub(crate) const SAMPLES: [&str; 3] = ["sample", "hidden_states", "latent_model_input"];
+pub(crate) const TIMESTEPS: [&str; 2] = ["timestep", "t"];
+pub(crate) const OUTPUTS: [&str; 4] = ["out_sample", "out_hidden_states", "noise_pred", "sample"];
 
 /// The names of a denoising network.
 ///
@@ -317,7 +317,7 @@ fn is_residual(name: &str) -> bool {
 }
 
 /// The sinusoids of a guidance scale (Meng et al. 2023; as in VDM's timesteps).
-fn guidance_embedding(scale: f64, width: usize) -> Vec<f32> {
+pub(crate) fn guidance_embedding(scale: f64, width: usize) -> Vec<f32> {
     let half = width / 2;
     let step = 10_000_f64.ln() / (half.saturating_sub(1).max(1)) as f64;
     let angle = |i: usize| 1000.0 * scale * (-step * i as f64).exp();

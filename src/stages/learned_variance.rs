@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::diffusion::{Level, NoiseAt, NoiseSource, Plan};
+use crate::diffusion::{Level, NoiseAt, NoiseSource, Plan, Step};
 use crate::error::Result;
 use crate::network::Shape;
 
@@ -24,14 +24,19 @@ impl<'a> LearnedVariance<'a> {
         shape: Shape,
         plan: &Plan,
     ) -> Self {
-        let ends = plan.steps.iter().skip(1).map(|step| step.level).chain([Level::CLEAN]);
-        let ratio = |(step, to): (&crate::diffusion::Step, Level)| {
-            let largest = step.level.variance_from(to).sqrt();
-            if step.d > 0.0 { (largest / step.d).ln() as f32 } else { 0.0 }
-        };
-        let ratios = plan.steps.iter().zip(ends).map(ratio).collect();
-        Self { noise, predicted, shape, ratios }
+        Self { noise, predicted, shape, ratios: variance_ratios(plan) }
     }
+}
+
+/// The logarithm of the ratio of the largest to the smallest standard deviation of the noise, for
+/// each step of a plan with the smallest.
+pub(crate) fn variance_ratios(plan: &Plan) -> Vec<f32> {
+    let ends = plan.steps.iter().skip(1).map(|step| step.level).chain([Level::CLEAN]);
+    let ratio = |(step, to): (&Step, Level)| {
+        let largest = step.level.variance_from(to).sqrt();
+        if step.d > 0.0 { (largest / step.d).ln() as f32 } else { 0.0 }
+    };
+    plan.steps.iter().zip(ends).map(ratio).collect()
 }
 
 impl NoiseSource for LearnedVariance<'_> {

@@ -45,8 +45,11 @@ use crate::media::Image;
 use crate::network::Runtime;
 use crate::task::as_images;
 use crate::tensor::Range;
+pub(crate) use bound_graph::{OUTPUTS, SAMPLES, TIMESTEPS, guidance_embedding};
 pub use folder::{is_pipeline, pipeline_of};
+pub(crate) use learned_variance::variance_ratios;
 use network_pool::NetworkPool;
+pub(crate) use network_pool::variant;
 pub use network_pool::{Retention, SavedGraph, TextToImageOptions};
 pub use noise_sequence::NoiseSequence;
 pub use observed::{PredictedStep, StepObserver};
@@ -58,7 +61,9 @@ pub use spec::{
     PipelineSpec, PriorConditioning, StageDefaults, StageSpec, StateSpec, StrengthSpec, TextSpec,
 };
 use stage::StageRun;
+pub(crate) use stage_schedule::{PlanRequest, StageSchedule};
 pub use text::{Embedding, Embeddings};
+pub(crate) use text::{hidden_output, pooled_output};
 pub use tokenizer::{PromptTokenizer, Tokens};
 
 /// A pipeline in a folder, ready to run.

@@ -74,6 +74,13 @@ fn variants(precision: Precision) -> &'static [&'static str] {
     }
 }
 
+/// The file of that network of a folder in `precision`, or `file` itself if there is none.
+pub(crate) fn variant(folder: &Path, file: &str, precision: Precision) -> String {
+    let mut names = variants(precision).iter().map(|name| Path::new(file).with_file_name(name));
+    let found = names.find(|name| folder.join(name).is_file());
+    found.map_or_else(|| file.to_owned(), |name| name.display().to_string())
+}
+
 /// A loaded network that is not in use.
 #[derive(Debug)]
 enum Idle {
@@ -311,10 +318,7 @@ impl NetworkPool {
 
     /// The file of that network in the requested precision, or itself.
     fn variant(&self, file: &str) -> String {
-        let variants = variants(self.options.precision).iter();
-        let mut names = variants.map(|name| Path::new(file).with_file_name(name));
-        let found = names.find(|name| self.folder.join(name).is_file());
-        found.map_or_else(|| file.to_owned(), |name| name.display().to_string())
+        variant(&self.folder, file, self.options.precision)
     }
 
     /// Whether any of these networks has a file in the requested precision.

@@ -46,7 +46,7 @@ impl PipelineSpec {
 
     /// The files of all its networks, as far as every image needs them: the encoder of images is
     /// left out.
-    pub(super) fn networks(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn networks(&self) -> impl Iterator<Item = &str> {
         let text = self.text.iter().map(|text| &text.network);
         let stages = self.stages.iter().flat_map(|stage| {
             let more = [&stage.last_network, &stage.control].into_iter().flatten();

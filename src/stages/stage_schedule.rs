@@ -13,7 +13,7 @@ use crate::model::{SCHEDULE_PURPOSE, Scheduler, text_of};
 
 /// A training schedule, with the sampler of its file.
 #[derive(Clone, Debug)]
-pub(super) enum StageSchedule {
+pub(crate) enum StageSchedule {
     /// Timesteps of a variance-preserving process.
     Discrete {
         /// The schedule.
@@ -32,34 +32,34 @@ pub(super) enum StageSchedule {
 
 /// A plan, and how its state begins.
 #[derive(Clone, Debug)]
-pub(super) struct StagePlan {
+pub(crate) struct StagePlan {
     /// The plan.
-    pub(super) plan: Plan,
+    pub(crate) plan: Plan,
     /// The factor of the initial noise, when there is no image to start from.
-    pub(super) noise: f64,
+    pub(crate) noise: f64,
     /// The name of the sampler.
-    pub(super) sampler: &'static str,
+    pub(crate) sampler: &'static str,
     /// Whether the noise of its steps has a variance that the network predicts.
-    pub(super) has_learned_variance: bool,
+    pub(crate) has_learned_variance: bool,
 }
 
 /// A request for a plan.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PlanRequest {
+pub(crate) struct PlanRequest {
     /// Steps of the sampler, all that there are before some are left out.
-    pub(super) steps: usize,
+    pub(crate) steps: usize,
     /// How many of the first are left out.
-    pub(super) skipped: usize,
+    pub(crate) skipped: usize,
     /// In place of the sampler of the scheduler's class.
-    pub(super) sampler: Option<Sampler>,
+    pub(crate) sampler: Option<Sampler>,
     /// Stochasticity.
-    pub(super) eta: Option<f64>,
+    pub(crate) eta: Option<f64>,
     /// Values that the network attends to, on which some schedules depend.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
     /// See [`StageSpec::has_even_sigmas`](super::StageSpec::has_even_sigmas).
-    pub(super) has_even_sigmas: bool,
+    pub(crate) has_even_sigmas: bool,
     /// The part of the distilled timesteps that is visited.
-    pub(super) part: f64,
+    pub(crate) part: f64,
 }
 
 impl StageSchedule {
@@ -67,7 +67,7 @@ impl StageSchedule {
     ///
     /// # Errors
     /// [`Error::Model`] when it is missing, or of a class that Eddy has no sampler for.
-    pub(super) fn read(folder: &Path, file: &str) -> Result<Self> {
+    pub(crate) fn read(folder: &Path, file: &str) -> Result<Self> {
         let model = folder.display().to_string();
         let text = text_of(folder, file, SCHEDULE_PURPOSE)?;
         if let Some(flow) = FlowSchedule::parse(&model, &text)? {
@@ -84,7 +84,7 @@ impl StageSchedule {
     /// # Errors
     /// [`Error::Usage`] for a sampler that does not fit it, or a number of steps that is
     /// impossible; [`Error::Model`] for an unsupported setting.
-    pub(super) fn plan(&self, request: PlanRequest) -> Result<StagePlan> {
+    pub(crate) fn plan(&self, request: PlanRequest) -> Result<StagePlan> {
         let PlanRequest { steps, skipped, sampler, eta, tokens, has_even_sigmas, part } = request;
         if skipped >= steps {
             return Err(Error::usage(format!(
@@ -139,7 +139,7 @@ impl StageSchedule {
 
     /// How many of the first of `steps` steps an image of this `strength` leaves out, as diffusers
     /// rounds it.
-    pub(super) fn skipped(&self, steps: usize, strength: f64) -> usize {
+    pub(crate) fn skipped(&self, steps: usize, strength: f64) -> usize {
         let taken = steps as f64 * strength;
         match self {
             Self::Discrete { .. } => steps - (taken as usize).min(steps),
@@ -148,7 +148,7 @@ impl StageSchedule {
     }
 
     /// A level of the schedule for the noise of a condition, and its factors of image and noise.
-    pub(super) fn level(&self, timestep: usize) -> Option<[f64; 2]> {
+    pub(crate) fn level(&self, timestep: usize) -> Option<[f64; 2]> {
         let Self::Discrete { schedule, .. } = self else { return None };
         let level = schedule.table().ok()?.level(timestep)?;
         Some([level.signal, level.noise])

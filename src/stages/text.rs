@@ -200,21 +200,8 @@ impl TextEncoder {
                            layer can be skipped; leave clip skip out";
             return Err(Error::model(graph.model(), problem));
         }
-        let output = |layer: usize| {
-            if layer == 0 {
-                let last = graph.outputs().iter().find(|port| port.name == "last_hidden_state");
-                last.or_else(|| graph.outputs().iter().find(|port| port.shape.len() == 3))
-                    .map(|port| port.name.clone())
-            } else {
-                let layers = graph
-                    .outputs()
-                    .iter()
-                    .filter_map(|port| port.name.strip_prefix("hidden_states.")?.parse().ok());
-                let last: Option<usize> = layers.max();
-                last.and_then(|last| last.checked_sub(layer))
-                    .map(|wanted| format!("hidden_states.{wanted}"))
-            }
-        };
+        let outputs: Vec<(&str, usize)> =
+            graph.outputs().iter().map(|port| (port.name.as_str(), port.shape.len())).collect();
         let missing = |layer: usize| {
             let present: Vec<&str> =
                 graph.outputs().iter().map(|port| port.name.as_str()).collect();
@@ -230,14 +217,9 @@ impl TextEncoder {
             );
             Error::model(graph.model(), problem)
         };
-        let named = |layer: usize| output(layer).ok_or_else(|| missing(layer));
+        let named = |layer: usize| hidden_output(&outputs, layer).ok_or_else(|| missing(layer));
         let hidden = [named(spec.layer + skip)?, named(spec.layer)?];
-        let candidates: &[&str] =
-            if spec.is_projected { &["text_embeds"] } else { &["text_embeds", "pooler_output"] };
-        let pooled = candidates
-            .iter()
-            .find(|name| graph.outputs().iter().any(|port| port.name == **name))
-            .map(|name| (*name).to_owned());
+        let pooled = pooled_output(&outputs, spec.is_projected);
         if spec.is_projected && pooled.is_none() {
             let problem = "its text encoder gives no text_embeds; expected one with a projection. \
                            Check that none is swapped, or export it again";
@@ -310,6 +292,27 @@ impl TextEncoder {
         }
         Ok(Encoded { hidden: sequence, pooled, mask })
     }
+}
+
+/// The output, of these names and ranks of a text encoder, that is the embedding of a layer, which
+/// is counted as [`TextSpec::layer`] is.
+pub(crate) fn hidden_output(outputs: &[(&str, usize)], layer: usize) -> Option<String> {
+    if layer == 0 {
+        let last = outputs.iter().find(|(name, _)| *name == "last_hidden_state");
+        let last = last.or_else(|| outputs.iter().find(|(_, rank)| *rank == 3));
+        return last.map(|(name, _)| (*name).to_owned());
+    }
+    let layers = outputs.iter().filter_map(|(name, _)| name.strip_prefix("hidden_states."));
+    let last: Option<usize> = layers.filter_map(|layer| layer.parse().ok()).max();
+    last?.checked_sub(layer).map(|wanted| format!("hidden_states.{wanted}"))
+}
+
+/// The output, of these names and ranks of a text encoder, that is its pooled embedding.
+pub(crate) fn pooled_output(outputs: &[(&str, usize)], is_projected: bool) -> Option<String> {
+    let candidates: &[&str] =
+        if is_projected { &["text_embeds"] } else { &["text_embeds", "pooler_output"] };
+    let found = candidates.iter().find(|wanted| outputs.iter().any(|(name, _)| name == *wanted));
+    found.map(|name| (*name).to_owned())
 }
 
 /// Multiplies the embeddings by the weights of their tokens, and restores their mean, so that

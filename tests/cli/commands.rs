@@ -6,9 +6,9 @@ use std::path::Path;
 use crate::common::place::Place;
 use crate::common::{eddy, skip};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "denoise", "upscale", "inpaint", "deblur", "generate", "profile", "sample", "info", "check",
-    "doctor", "bench", "prepare", "import",
+    "doctor", "bench", "prepare", "compile", "import",
 ];
 
 #[test]

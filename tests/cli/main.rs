@@ -10,6 +10,7 @@ mod atomic_output;
 mod bare_networks;
 mod camera;
 mod commands;
+mod compile;
 mod denoise;
 mod devices;
 mod folders;

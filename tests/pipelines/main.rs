@@ -8,6 +8,7 @@
 mod common;
 
 mod again;
+mod compiled;
 mod exported;
 mod images;
 mod prepared;
