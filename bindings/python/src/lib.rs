@@ -13,6 +13,7 @@ mod network;
 mod run;
 mod session;
 mod stream;
+mod text_to_image;
 mod upscale;
 
 use pyo3::prelude::*;
@@ -27,6 +28,7 @@ fn _eddy(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<inpaint::Inpainter>()?;
     module.add_class::<generate::Generator>()?;
     module.add_class::<network::Network>()?;
+    module.add_class::<text_to_image::TextToImage>()?;
     module.add_class::<stream::Stream>()?;
     module.add_class::<stream::Frames>()?;
     module.add_function(wrap_pyfunction!(folder::result_name, module)?)?;

@@ -1,8 +1,10 @@
 """What the package does, from an installed wheel: python -m pytest tests/ (numpy and pytest alone are needed)."""
 
 import gc
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -135,6 +137,28 @@ def test_generate_depends_on_its_seed_alone():
     assert len(digits) == 4 and digits[0].shape == (8, 8, 1) and digits[0].dtype == np.uint8
     alone = eddy.generate("digits-ddpm", class_labels=3, seed=6)
     assert np.array_equal(alone[0], digits[1])
+
+
+def test_text_to_image(tmp_path):
+    stored = REPOSITORY / "tests/data/pipelines/text"
+    for file, place in json.loads((stored / "files.json").read_text())["sd15-euler"].items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(stored / "folders" / place, tmp_path / file)
+    pipeline, seen = eddy.TextToImage(tmp_path), []
+    image = pipeline("a lighthouse", size=(64, 48), steps=3, seed=4, progress=lambda *at: seen.append(at))
+    assert image.shape == (48, 64, 3) and image.dtype == np.uint8 and seen
+    assert image.info["steps"] == 3 and image.info["seed"] == 4 and image.info["guidance_scale"] == 7.5
+    assert np.array_equal(image, pipeline("a lighthouse", size=(64, 48), steps=3, seed=4))
+    assert not np.array_equal(image, pipeline("a storm", size=(64, 48), steps=3, seed=4))
+    near = pipeline("a storm", image=image, strength=0.4, steps=4, seed=4)
+    assert near.shape == image.shape and not np.array_equal(near, image)
+    hole = np.zeros((48, 64), bool)
+    hole[10:30, 10:30] = True
+    assert pipeline("a storm", image=image, mask=hole, steps=4, strength=1.0).shape == image.shape
+    with pytest.raises(eddy.UsageError, match="no class|class"):
+        pipeline("a storm", class_label=3)
+    with pytest.raises(eddy.ModelError):
+        eddy.TextToImage(tmp_path / "vae_decoder")
 
 
 def test_network_samples_tensors():

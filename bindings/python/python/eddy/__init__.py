@@ -38,6 +38,7 @@ __all__ = [
     "Network",
     "OutputError",
     "Stream",
+    "TextToImage",
     "UsageError",
     "Upscaler",
     "__version__",
@@ -174,6 +175,61 @@ class Network:
     ):
         noise = _array(noise).astype(np.float32, copy=False)
         return self._native.run(noise, sampler, steps, eta, class_label, seed, progress)
+
+
+class TextToImage:
+    """Makes images of texts by a pipeline of several networks, a folder in the layout of diffusers."""
+
+    def __init__(self, folder, **settings):
+        self._native = _eddy.TextToImage(str(folder), _settings(**settings))
+
+    def __call__(
+        self,
+        prompt="",
+        *,
+        negative_prompt=None,
+        image=None,
+        mask=None,
+        control=None,
+        class_label=None,
+        size=None,
+        steps=None,
+        sampler=None,
+        eta=None,
+        guidance_scale=None,
+        guidance_rescale=0.0,
+        guidance_interval=None,
+        image_guidance_scale=None,
+        clip_skip=0,
+        strength=None,
+        noise_level=None,
+        control_scale=None,
+        seed=0,
+        progress=None,
+    ):
+        wanted = {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "class_label": class_label,
+            "size": size,
+            "steps": steps,
+            "sampler": sampler,
+            "eta": eta,
+            "guidance_scale": guidance_scale,
+            "guidance_rescale": guidance_rescale,
+            "guidance_interval": guidance_interval,
+            "image_guidance_scale": image_guidance_scale,
+            "clip_skip": clip_skip,
+            "strength": strength,
+            "noise_level": noise_level,
+            "control_scale": control_scale,
+        }
+        arrays = [None if array is None else _array(array) for array in (image, mask, control)]
+        if arrays[1] is not None and arrays[1].dtype == bool:
+            arrays[1] = arrays[1].astype(np.uint8) * 255
+        made, figures = self._native.run(wanted, arrays, seed, progress)
+        names = ("sampler", "steps", "guidance_scale", "evaluations")
+        return _image(made, {"seed": seed, **dict(zip(names, figures))})
 
 
 class _Closing:

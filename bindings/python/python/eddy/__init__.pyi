@@ -149,6 +149,41 @@ class Generator:
         """``count`` images, uint8 ``[H, W, C]``, of ``size`` (width, height). Image i has the seed ``seed + i`` and
         the class ``class_labels[i]``, whose labels take turns."""
 
+class TextToImage:
+    """Makes images of texts by a pipeline of several networks, a folder in the layout of diffusers: Stable Diffusion, Flux
+    and others. The settings are those of `Denoiser`; ``max_memory`` decides which networks stay loaded between calls."""
+
+    def __init__(self, folder: Model, **settings: Any) -> None: ...
+    def __call__(
+        self,
+        prompt: str = "",
+        *,
+        negative_prompt: Optional[str] = None,
+        image: Optional[ArrayLike] = None,
+        mask: Optional[ArrayLike] = None,
+        control: Optional[ArrayLike] = None,
+        class_label: Optional[int] = None,
+        size: Optional[Tuple[int, int]] = None,
+        steps: Optional[int] = None,
+        sampler: Optional[Sampler] = None,
+        eta: Optional[float] = None,
+        guidance_scale: Optional[float] = None,
+        guidance_rescale: float = 0.0,
+        guidance_interval: Optional[Tuple[float, float]] = None,
+        image_guidance_scale: Optional[float] = None,
+        clip_skip: int = 0,
+        strength: Optional[float] = None,
+        noise_level: Optional[int] = None,
+        control_scale: Optional[float] = None,
+        seed: int = 0,
+        progress: Optional[Progress] = None,
+    ) -> Image:
+        """An image, uint8 ``[H, W, C]``, the same for the same ``seed``; what is left out is the pipeline's default.
+
+        ``image`` is what to start from, edit, inpaint (where ``mask`` is true or white) or enlarge, ``strength`` from 0 to
+        1 how much of it is replaced, ``control`` a ControlNet's image; ``size`` is (width, height). ``info`` has the seed,
+        sampler, steps, guidance scale and evaluations."""
+
 class Network:
     """A network and its training schedule, for any sampler: a model's name, a package, or a folder of diffusers."""
 
