@@ -11,8 +11,8 @@ use eddy::task::{
     Strength,
 };
 use eddy::video::{
-    Candidate, Fields, FrameProcessor, FrameWindowDenoiser, StreamDenoiser, field_of,
-    models_of_stream, precisions_of_stream,
+    Candidate, Fields, FrameProcessor, FrameWindowDenoiser, ParallelChoice, StreamDenoiser,
+    field_of, models_of_stream, precisions_of_stream,
 };
 use serde_json::{Value, json};
 
@@ -264,6 +264,9 @@ impl Arguments {
         if !stream.video.scan.has_fields() {
             let mut denoiser =
                 StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
+            if !stream.is_live() {
+                denoiser = denoiser.with_frames_in_parallel(ParallelChoice::IfFaster)?;
+            }
             return stream.run(&mut denoiser, &result, self.run.console, |denoiser| {
                 self.describe(denoiser, device)
             });

@@ -83,6 +83,16 @@ pub trait Network {
         Ok(())
     }
 
+    /// Copies of this network, at most `most`, for several evaluations at the same time. Its threads
+    /// are divided among them. Each copy is independent and has its own fallback. By default there
+    /// are none, as where a single evaluation uses the device better.
+    ///
+    /// # Errors
+    /// When a copy cannot be loaded.
+    fn copies(&self, _most: usize) -> Result<Vec<Box<dyn Network + Send>>> {
+        Ok(Vec::new())
+    }
+
     /// The fallback network to evaluate when this one gives invalid output: the f32 network, which
     /// may be this one. By default there is none.
     ///

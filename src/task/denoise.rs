@@ -2,6 +2,8 @@
 //! added noise.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ndarray::Array4;
@@ -21,9 +23,16 @@ use crate::error::{Error, Result};
 use crate::media::stream::Matrix;
 use crate::media::{Image, Samples};
 use crate::model::{Layout, Manifest, Task};
-use crate::network::{Colors, Network};
+use crate::network::{Colors, Network, Shape};
 use crate::tensor;
 use crate::tile::TilePlan;
+
+/// Rounds in which copies of a network are timed, and how long that may take.
+const TIMING_ROUNDS: usize = 3;
+const MAX_TIMING: Duration = Duration::from_millis(400);
+
+/// Part of the time of one network that its copies may take at most to be chosen.
+const LEAST_GAIN: f64 = 0.97;
 
 /// The noise level of an image.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -223,12 +232,44 @@ struct Noise {
     limited: bool,
 }
 
+/// What is done to a tensor, on any thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    plan: Plan,
+    seed: u64,
+}
+
+impl Recipe {
+    /// `seed` is that of fresh noise.
+    pub(crate) fn new(plan: Plan, seed: u64) -> Self {
+        Self { plan, seed }
+    }
+
+    /// As [`Denoiser::run`], with this network.
+    pub(crate) fn run(
+        &self,
+        network: &mut dyn Network,
+        x: &mut Array4<f32>,
+        sigma: &SigmaMap,
+        tiles: &TilePlan,
+        known: Option<&dyn CachedTiles>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<RunStats> {
+        let noise = Philox::new(self.seed);
+        let taken = std::mem::replace(x, Array4::zeros([0; 4]));
+        let mut state = State::new(taken, &self.plan, &noise, sigma)?.with_cached(known);
+        let done = execute(&self.plan, network, &mut state, tiles, sigma, watch);
+        *x = state.into_inner();
+        done
+    }
+}
+
 /// A denoising network with its options.
 pub struct Denoiser<'a> {
     pub(crate) manifest: &'a Manifest,
     network: &'a mut dyn Network,
     pub(crate) options: DenoiseOptions,
-    plan: Plan,
+    recipe: Recipe,
     pub(crate) range: tensor::Range,
 }
 
@@ -285,7 +326,8 @@ impl<'a> Denoiser<'a> {
         let plan = denoise_plan(steps, options.eta)?;
         let [low, high] = manifest.range;
         let range = tensor::Range::new(low, high)?;
-        Ok(Self { manifest, network, options, plan, range })
+        let recipe = Recipe::new(plan, options.seed);
+        Ok(Self { manifest, network, options, recipe, range })
     }
 
     /// Sets the noise level from an assessment, for the planes of the network's layout. A blind
@@ -308,7 +350,7 @@ impl<'a> Denoiser<'a> {
 
     /// Sampler steps: network evaluations for an image in one tile.
     pub fn steps(&self) -> usize {
-        self.plan.steps.len()
+        self.recipe.plan.steps.len()
     }
 
     /// Sets the number of sampler steps.
@@ -317,18 +359,16 @@ impl<'a> Denoiser<'a> {
     /// [`Error::Usage`] for a number out of range.
     pub fn set_steps(&mut self, steps: usize) -> Result<()> {
         if steps != self.steps() {
-            self.plan = denoise_plan(steps, self.options.eta)?;
+            self.recipe.plan = denoise_plan(steps, self.options.eta)?;
         }
         Ok(())
     }
 
     /// Approximate time of an evaluation per pixel in seconds: the shortest of a few at that size.
     pub(crate) fn seconds_per_pixel(&mut self, [width, height]: [usize; 2]) -> Result<f64> {
-        let (multiple, pixels) =
-            (self.manifest.locality().multiple_of, self.manifest.layout.pixels());
-        let [width, height] =
-            [width, height].map(|length| length.div_ceil(pixels).next_multiple_of(multiple));
-        self.network.bind([1, self.manifest.channels, height, width])?;
+        let shape = self.shape_of([width, height]);
+        let [_, _, rows, columns] = shape;
+        self.network.bind(shape)?;
         // The first evaluation allocates memory.
         self.network.evaluate(1.0)?;
         let mut shortest = f64::INFINITY;
@@ -342,7 +382,62 @@ impl<'a> Denoiser<'a> {
                 break;
             }
         }
-        Ok(shortest / (width * height * pixels * pixels) as f64)
+        let pixels = self.manifest.layout.pixels();
+        Ok(shortest / (rows * columns * pixels * pixels) as f64)
+    }
+
+    /// The shape of the network's sample for an image of that size.
+    fn shape_of(&self, size: [usize; 2]) -> Shape {
+        let (multiple, pixels) =
+            (self.manifest.locality().multiple_of, self.manifest.layout.pixels());
+        let [width, height] = size.map(|length| length.div_ceil(pixels).next_multiple_of(multiple));
+        [1, self.manifest.channels, height, width]
+    }
+
+    /// What is done to each image, whatever its noise.
+    pub(crate) fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Copies of the network, as by [`Network::copies`].
+    pub(crate) fn copies(&self, most: usize) -> Result<Vec<Box<dyn Network + Send>>> {
+        self.network.copies(most)
+    }
+
+    /// Whether `copies` that work at the same time are faster than the network itself, measured on
+    /// an image of that size. Their memory is freed afterward.
+    pub(crate) fn copies_are_faster(
+        &mut self,
+        copies: &mut [Box<dyn Network + Send>],
+        size: [usize; 2],
+    ) -> Result<bool> {
+        let shape = self.shape_of(size);
+        let (mut alone, mut together) = (Duration::MAX, Duration::MAX);
+        self.network.bind(shape)?;
+        copies.iter_mut().try_for_each(|copy| copy.bind(shape))?;
+        let all = Instant::now();
+        // The first round allocates memory. Rounds alternate, so that disturbances affect both.
+        for round in 0..=TIMING_ROUNDS {
+            let started = Instant::now();
+            for _ in 0..2 * copies.len() {
+                self.network.evaluate(1.0)?;
+            }
+            let by_itself = started.elapsed();
+            let started = Instant::now();
+            evaluate_each(copies, 2 * copies.len())?;
+            if round > 0 {
+                alone = alone.min(by_itself);
+                together = together.min(started.elapsed());
+                if all.elapsed() > MAX_TIMING {
+                    break;
+                }
+            }
+        }
+        let side = self.manifest.locality().multiple_of;
+        let small = [1, self.manifest.channels, side, side];
+        copies.iter_mut().try_for_each(|copy| copy.trim_memory(small))?;
+        self.trim_memory()?;
+        Ok(together < alone.mul_f64(LEAST_GAIN))
     }
 
     /// Denoises `image` in place; alpha and the colors of fully transparent pixels are kept.
@@ -373,7 +468,7 @@ impl<'a> Denoiser<'a> {
         image: &mut Image,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<DenoiseReport> {
-        let steps = self.plan.steps.len();
+        let steps = self.recipe.plan.steps.len();
         // Computed before the tiles, so that the budget includes a map.
         let Noise { map, sigma, chroma, limited } = self.noise(&self.options.sigma, image)?;
         let has_planes = self.manifest.layout == Layout::Yuv420 && image.color_channels() == 3;
@@ -406,7 +501,8 @@ impl<'a> Denoiser<'a> {
         if self.manifest.layout == Layout::Yuv420 {
             let mut pixels = PlanePixels::new(image, chroma.unwrap_or_default() as f32);
             if steps == 1 {
-                let stats = execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
+                let stats =
+                    execute(&self.recipe.plan, self.network, &mut pixels, &tiles, &map, watch)?;
                 report.repeated = stats.repeated;
                 return Ok(report);
             }
@@ -425,7 +521,7 @@ impl<'a> Denoiser<'a> {
         }
         if steps == 1 {
             let mut pixels = Pixels::new(image, self.range, self.manifest.channels);
-            let stats = execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
+            let stats = execute(&self.recipe.plan, self.network, &mut pixels, &tiles, &map, watch)?;
             report.repeated = stats.repeated;
             return Ok(report);
         }
@@ -446,12 +542,7 @@ impl<'a> Denoiser<'a> {
         known: Option<&dyn CachedTiles>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<RunStats> {
-        let noise = Philox::new(self.options.seed);
-        let taken = std::mem::replace(x, Array4::zeros([0; 4]));
-        let mut state = State::new(taken, &self.plan, &noise, sigma)?.with_cached(known);
-        let done = execute(&self.plan, self.network, &mut state, tiles, sigma, watch);
-        *x = state.into_inner();
-        done
+        self.recipe.run(self.network, x, sigma, tiles, known, watch)
     }
 
     /// The ratio of the network's sigma to that of red, green and blue: luma has less
@@ -469,7 +560,7 @@ impl<'a> Denoiser<'a> {
         sigma: &SigmaMap,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<RunStats> {
-        execute(&self.plan, self.network, canvas, tiles, sigma, watch)
+        execute(&self.recipe.plan, self.network, canvas, tiles, sigma, watch)
     }
 
     /// The noise level of an image.
@@ -581,4 +672,22 @@ impl<'a> Denoiser<'a> {
         let side = self.manifest.locality().multiple_of;
         self.network.trim_memory([1, self.manifest.channels, side, side])
     }
+}
+
+/// Evaluates networks at the same time, `count` times in total; the faster ones evaluate more often.
+fn evaluate_each(networks: &mut [Box<dyn Network + Send>], count: usize) -> Result<()> {
+    let claimed = AtomicUsize::new(0);
+    let claimed = &claimed;
+    thread::scope(|scope| {
+        let each = |network: &mut Box<dyn Network + Send>| -> Result<()> {
+            while claimed.fetch_add(1, Ordering::Relaxed) < count {
+                network.evaluate(1.0)?;
+            }
+            Ok(())
+        };
+        let threads: Vec<_> =
+            networks.iter_mut().map(|network| scope.spawn(move || each(network))).collect();
+        let failed = || Err(Error::evaluation("a thread that evaluates a network panicked"));
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| failed()))
+    })
 }
