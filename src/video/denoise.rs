@@ -36,6 +36,9 @@ const TIMING_SIZE: [usize; 2] = [256, 192];
 const ROUNDS: usize = 2;
 const MAX_TIMING: Duration = Duration::from_secs(1);
 
+/// Memory of one more session beside its weights, in the graph and prepacked, and its tile.
+const SESSION_BYTES: u64 = 8 << 20;
+
 /// A denoiser and the numeric precision of its network.
 pub struct Candidate<'a> {
     /// The denoiser.
@@ -248,7 +251,8 @@ impl<'a> StreamDenoiser<'a> {
         let frame = memory::of_lane_frame(self.video().bytes(), &self.planes);
         let layout = self.planes_layout();
         let denoiser = &mut self.candidates[self.step.network].denoiser;
-        let each = (lanes::FRAMES_PER_LANE * frame) as u64;
+        let weights = denoiser.manifest.parameters.unwrap_or_default() * size_of::<f32>() as u64;
+        let each = (lanes::FRAMES_PER_LANE * frame) as u64 + 2 * weights + SESSION_BYTES;
         let per_pixel = denoiser.manifest.bytes_per_pixel;
         let count = self.room.lanes(&self.layout.tiles, (each, per_pixel), lanes::MOST);
         let mut networks = denoiser.copies(count)?;

@@ -221,10 +221,13 @@ fn run_lane(
         let Ok(Numbered { number, mut frame, rest: work }) = next else { return };
         // A frame without an answer would be waited for forever.
         let outcome = catch_unwind(AssertUnwindSafe(|| denoise(network, &work, &mut frame, stop)));
-        let rest = outcome
-            .unwrap_or_else(|_| Err(Error::evaluation("a thread panicked while it denoised")))
-            .map(Some);
-        if finished.send(Numbered { number, frame, rest }).is_err() {
+        let rest = outcome.unwrap_or_else(|_| {
+            // Its buffers may be missing.
+            let noise = Noise::none(&work.planes, frame.noise.is_per_sample());
+            frame = LaneFrame::new(work.layout, &work.planes, noise);
+            Err(Error::evaluation("a thread panicked while it denoised"))
+        });
+        if finished.send(Numbered { number, frame, rest: rest.map(Some) }).is_err() {
             return;
         }
     }
