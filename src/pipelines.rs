@@ -6,38 +6,36 @@
 //! [`SamplePipeline`] and [`TextToImage`]. They run [`task`](crate::task), [`video`](crate::video),
 //! [`diffusion`](crate::diffusion) and [`stages`](crate::stages).
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use ndarray::Array4;
-
-use crate::diffusion::guidance::label;
-use crate::diffusion::{Philox, Progress, Sampler, Schedule, SigmaMap, State, execute, plan};
+use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
-use crate::media::Image;
-use crate::media::stream::{ReadOutcome, Scan, Source, VideoFormat, VideoFrame};
-use crate::model::{ClassIndices, Description, Package, Precision, SampledModel};
+use crate::media::stream::VideoFormat;
+use crate::model::{
+    CAMERA_DENOISER, ClassIndices, Package, Precision, SampledModel, WHITE_NOISE_DENOISER,
+};
 use crate::network::{
-    Device, DeviceChoice, Interface, Library, ModelSource, Network, OnnxNetwork, Runtime,
-    SessionOptions,
+    Device, DeviceChoice, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
 };
 use crate::stages::{TextToImage, TextToImageOptions};
-use crate::task::{
-    Assessment, Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest,
-    Generator, UpscaleOptions, UpscaleReport, Upscaler, as_images,
-};
-use crate::tile::TilePlan;
-use crate::video::FrameProcessor;
+use crate::task::Budget;
 
+mod denoise;
 mod frames;
+mod generate;
 mod image_denoiser;
 mod inpaint;
+mod sample;
+mod upscale;
 
+pub use denoise::DenoisePipeline;
 pub use frames::{FrameDenoiser, FrameStream, StreamFrame};
+pub use generate::GeneratePipeline;
 pub use image_denoiser::ImageDenoiser;
-use image_denoiser::{CAMERA, WHITE};
 pub use inpaint::InpaintPipeline;
+pub use sample::SamplePipeline;
+pub use upscale::UpscalePipeline;
 
 /// ONNX Runtime, and the settings shared by all networks that it loads.
 #[derive(Clone, Debug)]
@@ -143,7 +141,7 @@ impl Eddy {
     }
 
     fn load(&self, model: &str) -> Result<(Package, OnnxNetwork)> {
-        let package = self.find(model)?;
+        let package = Package::open(&self.runtime, model, self.session)?;
         let network = package.load(&self.runtime, self.precision_of(&package), self.session)?;
         Ok((package, network))
     }
@@ -153,17 +151,6 @@ impl Eddy {
         self.precision.unwrap_or_else(|| package.default_precision(self.session.device))
     }
 
-    /// A bundled model, the folder of a package, or a bare ONNX file, which is run some dozens of
-    /// times to find out how its values are to be read.
-    fn find(&self, model: &str) -> Result<Package> {
-        let path = Path::new(model);
-        if path.extension().is_some_and(|it| it == "onnx") && path.is_file() {
-            let description = Description::default();
-            return Ok(Package::of_onnx(&self.runtime, path, &description, self.session)?.0);
-        }
-        Package::find(model)
-    }
-
     /// A denoiser: a bundled model (`camera`, `denoise`, `denoise-fast`), the folder of a model
     /// package, or an ONNX file, whose properties are then detected by running it.
     ///
@@ -171,10 +158,8 @@ impl Eddy {
     /// [`Error::Model`] when there is no such model, it has another task, or its network cannot be
     /// loaded.
     pub fn denoiser(&self, model: &str) -> Result<DenoisePipeline> {
-        let (package, mut network) = self.load(model)?;
-        let options = DenoiseOptions { budget: self.budget(), ..Default::default() };
-        Denoiser::new(&package.manifest, &mut network, options.clone())?;
-        Ok(DenoisePipeline { package, network, options })
+        let (package, network) = self.load(model)?;
+        DenoisePipeline::new(package, network, self.budget())
     }
 
     /// A denoiser of images: of `model`, or without one of `denoise-fast` for images with white
@@ -198,7 +183,11 @@ impl Eddy {
         format: &VideoFormat,
     ) -> Result<DenoisePipeline> {
         let has_luma = format.format.chroma().is_some();
-        self.denoiser(model.unwrap_or(if has_luma { CAMERA } else { WHITE }))
+        self.denoiser(model.unwrap_or(if has_luma {
+            CAMERA_DENOISER
+        } else {
+            WHITE_NOISE_DENOISER
+        }))
     }
 
     /// An upscaler: a bundled model (`upscale-x2`, `upscale-x4`) or the folder of a model package.
@@ -206,10 +195,8 @@ impl Eddy {
     /// # Errors
     /// As for [`denoiser`](Self::denoiser).
     pub fn upscaler(&self, model: &str) -> Result<UpscalePipeline> {
-        let (package, mut network) = self.load(model)?;
-        let options = UpscaleOptions { budget: self.budget(), ..Default::default() };
-        Upscaler::new(&package.manifest, &mut network, options)?;
-        Ok(UpscalePipeline { package, network, options })
+        let (package, network) = self.load(model)?;
+        UpscalePipeline::new(package, network, self.budget())
     }
 
     /// Fills masked areas of images: a bundled model (`prior`), the folder of a model package, or
@@ -228,11 +215,9 @@ impl Eddy {
     /// # Errors
     /// As for [`denoiser`](Self::denoiser).
     pub fn generator(&self, model: &str) -> Result<GeneratePipeline> {
-        let (package, mut network) = self.load(model)?;
+        let (package, network) = self.load(model)?;
         let decoder = package.load_decoder(&self.runtime, self.session)?;
-        let options = GenerateOptions { budget: self.budget(), ..Default::default() };
-        Generator::new(&package.manifest, &mut network, options.clone())?;
-        Ok(GeneratePipeline { package, network, decoder, options })
+        GeneratePipeline::new(package, network, decoder, self.budget())
     }
 
     /// Text to image by a pipeline of several networks: a folder in the layout of diffusers, as
@@ -288,339 +273,6 @@ impl Eddy {
         let classes = interface.class.as_ref().map(|_| ClassIndices::new(&name, None, None));
         let network = OnnxNetwork::load(&self.runtime, &name, source, interface, self.session)?;
         Ok(SamplePipeline::new(network, schedule, 1, classes))
-    }
-}
-
-/// Denoises images, or the frames of a stream.
-#[derive(Debug)]
-pub struct DenoisePipeline {
-    package: Package,
-    network: OnnxNetwork,
-    options: DenoiseOptions,
-}
-
-impl DenoisePipeline {
-    /// The options: noise level, steps, strength, tiles, memory.
-    pub fn options(&mut self) -> &mut DenoiseOptions {
-        &mut self.options
-    }
-
-    /// Whether the network is not conditioned on a noise level.
-    pub(crate) fn is_blind(&self) -> bool {
-        self.package.manifest.is_blind()
-    }
-
-    /// Sets the noise level of the options from an assessment, as [`Denoiser::set_assessment`].
-    pub(crate) fn set_assessment(&mut self, assessment: &Assessment) {
-        if !self.is_blind() {
-            self.options.sigma = assessment.sigma_for(self.package.manifest.layout);
-        }
-    }
-
-    /// Denoises `image` in place. The noise is estimated unless [`options`](Self::options) give it.
-    /// Alpha is unchanged.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for an image that exceeds the memory limit, or options out of range;
-    /// [`Error::Evaluation`] when the network fails.
-    pub fn run(&mut self, image: &mut Image) -> Result<DenoiseReport> {
-        self.run_observed(image, |_| ControlFlow::Continue(()))
-    }
-
-    /// Like [`run`](Self::run), with a callback: `observe` is called after every evaluation, and
-    /// can stop the run.
-    ///
-    /// # Errors
-    /// As for [`run`](Self::run), and [`Error::Interrupted`] when `observe` stops it, which leaves
-    /// `image` partly denoised.
-    pub fn run_observed(
-        &mut self,
-        image: &mut Image,
-        mut observe: impl FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<DenoiseReport> {
-        image.check()?;
-        let mut denoiser =
-            Denoiser::new(&self.package.manifest, &mut self.network, self.options.clone())?;
-        denoiser.denoise(image, &mut observe)
-    }
-
-    /// Denoises frames that the caller gives one by one, using previous frames.
-    ///
-    /// # Errors
-    /// As for [`stream`](Self::stream).
-    pub fn frame_by_frame(self, format: VideoFormat) -> Result<FrameDenoiser> {
-        FrameDenoiser::new(self, format)
-    }
-
-    /// Denoises the frames of `source` on a separate thread, using previous frames. A damaged frame
-    /// or a source that is disconnected ends the stream with an error.
-    ///
-    /// Every frame that the source gives is denoised, in order: none is dropped, and there is no
-    /// target rate. [`video::run`](crate::video::run) drops frames of live sources and lowers
-    /// quality to keep a rate. Interlaced video is refused.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for interlaced video, and as for [`run`](Self::run).
-    pub fn stream(self, mut source: Box<dyn Source>) -> Result<FrameStream> {
-        let format = source.video().clone();
-        if format.scan != Scan::Progressive {
-            return Err(Error::usage(
-                "frames are interlaced, and a stream takes whole ones; deinterlace them first",
-            ));
-        }
-        let Self { package, mut network, options } = self;
-        FrameStream::start(format.clone(), move |frames, shared| {
-            let denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
-            let mut denoiser = denoiser.on_stream(&format, &format, true)?;
-            let mut watch = || match shared.is_stopped() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            };
-            let mut input = VideoFrame::default();
-            while watch().is_continue() {
-                match source.next(&mut input)? {
-                    ReadOutcome::Frame => {}
-                    ReadOutcome::Waiting => continue,
-                    ReadOutcome::End => break,
-                    ReadOutcome::Corrupt(problem) | ReadOutcome::Disconnected(problem) => {
-                        return Err(Error::input(Path::new("the stream"), problem));
-                    }
-                }
-                format.check(&input)?;
-                if let Some(settings) = shared.take_settings() {
-                    denoiser.apply_settings(&settings)?;
-                }
-                let mut output = VideoFrame { bytes: Vec::new(), ..input.clone() };
-                denoiser.process(&input, &mut output, &mut watch)?;
-                if frames.send(Ok((output, denoiser.stream_status().sigma))).is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        })
-    }
-}
-
-/// Enlarges images.
-#[derive(Debug)]
-pub struct UpscalePipeline {
-    package: Package,
-    network: OnnxNetwork,
-    options: UpscaleOptions,
-}
-
-impl UpscalePipeline {
-    /// The options: steps, tiles, memory.
-    pub fn options(&mut self) -> &mut UpscaleOptions {
-        &mut self.options
-    }
-
-    /// The upscaling factor along each axis.
-    pub fn scale(&self) -> usize {
-        self.package.manifest.scale
-    }
-
-    /// Enlarges `image`. Alpha is enlarged bicubically.
-    ///
-    /// # Errors
-    /// As for [`DenoisePipeline::run`].
-    pub fn run(&mut self, image: &Image) -> Result<(Image, UpscaleReport)> {
-        self.run_observed(image, |_| ControlFlow::Continue(()))
-    }
-
-    /// Like [`run`](Self::run), with a callback: `observe` is called after every evaluation, and
-    /// can stop the run.
-    ///
-    /// # Errors
-    /// As for [`run`](Self::run), and [`Error::Interrupted`].
-    pub fn run_observed(
-        &mut self,
-        image: &Image,
-        mut observe: impl FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(Image, UpscaleReport)> {
-        image.check()?;
-        let mut upscaler = Upscaler::new(&self.package.manifest, &mut self.network, self.options)?;
-        upscaler.upscale(image, &mut observe)
-    }
-}
-
-/// Generates images from noise.
-#[derive(Debug)]
-pub struct GeneratePipeline {
-    package: Package,
-    network: OnnxNetwork,
-    decoder: Option<OnnxNetwork>,
-    options: GenerateOptions,
-}
-
-impl GeneratePipeline {
-    /// The options: sampler, steps, eta, tiles, memory.
-    pub fn options(&mut self) -> &mut GenerateOptions {
-        &mut self.options
-    }
-
-    /// The guidance scale of the model; 1, which is no guidance, where it declares none.
-    pub fn guidance_scale(&self) -> f64 {
-        self.package.manifest.defaults.guidance_scale.unwrap_or(1.0)
-    }
-
-    /// Generates one image per random seed of `request`, of `[width, height]` or of the network's
-    /// own size. `request` also has the classes, guidance and the initial image.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a size or a request that the network does not support, and as for
-    /// [`DenoisePipeline::run`].
-    pub fn run(
-        &mut self,
-        size: Option<[usize; 2]>,
-        request: GenerateRequest<'_>,
-    ) -> Result<Vec<Image>> {
-        self.run_observed(size, request, |_| ControlFlow::Continue(()))
-    }
-
-    /// Like [`run`](Self::run), with a callback: `observe` is called after every evaluation, and
-    /// can stop the run.
-    ///
-    /// # Errors
-    /// As for [`run`](Self::run), and [`Error::Interrupted`].
-    pub fn run_observed(
-        &mut self,
-        size: Option<[usize; 2]>,
-        request: GenerateRequest<'_>,
-        mut observe: impl FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<Image>> {
-        let generator =
-            Generator::new(&self.package.manifest, &mut self.network, self.options.clone())?;
-        let mut generator = generator.decoded_by(self.decoder.as_mut());
-        let size = generator.size(size)?;
-        let generated = generator.generate(size, request, &mut observe)?;
-        as_images(&generated, generator.range())
-    }
-}
-
-/// A network and a sampler that turn noise into a sample, as tensors.
-#[derive(Debug)]
-pub struct SamplePipeline {
-    network: OnnxNetwork,
-    schedule: Schedule,
-    multiple_of: usize,
-    classes: Option<ClassIndices>,
-    class: Option<usize>,
-    sampler: Sampler,
-    steps: usize,
-    eta: Option<f64>,
-    seed: u64,
-}
-
-impl SamplePipeline {
-    fn new(
-        network: OnnxNetwork,
-        schedule: Schedule,
-        multiple_of: usize,
-        classes: Option<ClassIndices>,
-    ) -> Self {
-        Self {
-            network,
-            schedule,
-            multiple_of,
-            classes,
-            class: None,
-            sampler: Sampler::DDIM,
-            steps: 50,
-            eta: None,
-            seed: 0,
-        }
-    }
-
-    /// The sampler; by default DDIM.
-    #[must_use]
-    pub fn sampler(mut self, sampler: Sampler) -> Self {
-        self.sampler = sampler;
-        self
-    }
-
-    /// The number of steps, 1 to 1000; by default 50.
-    #[must_use]
-    pub fn steps(mut self, steps: usize) -> Self {
-        self.steps = steps;
-        self
-    }
-
-    /// Eta, the fraction of fresh noise in each step, 0 to 1; by default the sampler's own.
-    #[must_use]
-    pub fn eta(mut self, eta: f64) -> Self {
-        self.eta = Some(eta);
-        self
-    }
-
-    /// The random seed of fresh noise; by default 0.
-    #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// The class of the samples, counted from 0, for a network that takes one. By default they are
-    /// unconditional; a network that was trained without an unconditional class needs one.
-    #[must_use]
-    pub fn class(mut self, class: usize) -> Self {
-        self.class = Some(class);
-        self
-    }
-
-    /// Changes the class of the next samples, of a pipeline that is kept; `None` is unconditional.
-    pub fn set_class(&mut self, class: Option<usize>) {
-        self.class = class;
-    }
-
-    /// Sampler, steps, eta and seed of the next samples, of a pipeline that is kept.
-    pub fn configure(&mut self, sampler: Sampler, steps: usize, eta: Option<f64>, seed: u64) {
-        (self.sampler, self.steps, self.eta, self.seed) = (sampler, steps, eta, seed);
-    }
-
-    /// Samples from `noise`, `[batch, channels, height, width]`, with a standard deviation of 1
-    /// like diffusers' `latents`. For variance-exploding states it is scaled to the first level.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for steps or an eta out of range, for a class that the network does not
-    /// have, and for none where it needs one; [`Error::Model`] for a shape that the network does
-    /// not take; [`Error::Evaluation`] when the network fails.
-    pub fn sample(&mut self, noise: Array4<f32>) -> Result<Array4<f32>> {
-        self.sample_observed(noise, |_| ControlFlow::Continue(()))
-    }
-
-    /// Like [`sample`](Self::sample), with a callback: `observe` is called after every evaluation,
-    /// and can stop the run.
-    ///
-    /// # Errors
-    /// As for [`sample`](Self::sample), and [`Error::Interrupted`].
-    pub fn sample_observed(
-        &mut self,
-        noise: Array4<f32>,
-        mut observe: impl FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Array4<f32>> {
-        let plan = plan(&self.schedule, self.sampler, self.steps, self.eta)?;
-        // Variance-preserving states start with a standard deviation of 1.
-        let first = plan.steps.first().map(|step| step.level).filter(|level| level.signal == 1.0);
-        let first = first.map_or(1.0, |level| level.noise) as f32;
-        let (batch, channels, height, width) = noise.dim();
-        if noise.is_empty() {
-            return Err(Error::usage(format!(
-                "noise of shape {:?} is empty; expected sides of at least 1",
-                noise.shape()
-            )));
-        }
-        let tiles = TilePlan::whole(width, height, self.multiple_of);
-        if let Some(index) = ClassIndices::choose(self.classes.as_ref(), self.class)? {
-            let (tile_width, tile_height) = tiles.tile_size();
-            self.network.bind([batch, channels, tile_height, tile_width])?;
-            label(self.network.inputs().class, &vec![index; batch])?;
-        }
-        let fresh = Philox::new(self.seed);
-        let mut state = State::new(noise * first, &plan, &fresh, &SigmaMap::ABSOLUTE)?;
-        let sigma = &SigmaMap::ABSOLUTE;
-        execute(&plan, &mut self.network, &mut state, &tiles, sigma, &mut observe)?;
-        Ok(state.into_inner())
     }
 }
 

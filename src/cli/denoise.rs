@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use eddy::model::{NetworkWithFallback, Package};
+use eddy::model::{CAMERA_DENOISER, NetworkWithFallback, Package, WHITE_NOISE_DENOISER};
 use eddy::network::Device;
 use eddy::task::{
-    Assessment, ColorModel, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice,
-    Strength,
+    Assessment, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength,
 };
 use eddy::video::{
     Candidate, Fields, FrameProcessor, FrameWindowDenoiser, ParallelChoice, StreamDenoiser,
@@ -101,9 +100,6 @@ enum CodecCondition {
     Off,
 }
 
-/// The default models of images, by their kind of noise: white, or a camera's.
-const OF_IMAGES: [&str; 2] = ["denoise-fast", "camera"];
-
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
@@ -193,15 +189,11 @@ impl Arguments {
         stream: Option<&Stream<'_>>,
         sigma: &SigmaChoice,
     ) -> eddy::Result<Vec<Package>> {
-        let of_planes = match sigma {
-            SigmaChoice::Profile(profile) => profile.color_model == ColorModel::Yuv,
-            SigmaChoice::Planes(_) => true,
-            SigmaChoice::Auto | SigmaChoice::Known(_) => false,
-        };
+        let of_planes = sigma.is_of_planes();
         let names = match (self.model.as_deref(), stream) {
             (Some(model), None) => vec![model],
-            (None, None) if of_planes => vec![OF_IMAGES[1]],
-            (None, None) => OF_IMAGES.to_vec(),
+            (None, None) if of_planes => vec![CAMERA_DENOISER],
+            (None, None) => vec![WHITE_NOISE_DENOISER, CAMERA_DENOISER],
             (model, Some(stream)) => {
                 let keeps_up = self.stream.target().is_some();
                 models_of_stream(model, stream.video.format, of_planes, keeps_up)

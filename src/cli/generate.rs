@@ -19,7 +19,7 @@ use serde_json::json;
 use super::generate_args::{SamplerOptions, tabled};
 use super::generate_text_to_image::PipelineOptions;
 use super::interrupt;
-use super::io_args::{evaluations as count_of, images_each};
+use super::io_args::images;
 use super::onnx_options::refuse_onnx;
 use super::options::{NoiseOptions, Size, SyncOption};
 use super::prompt_options::{GuidanceOptions, PromptOptions};
@@ -227,11 +227,9 @@ impl Arguments {
         sink.finish(&generated, &tensors)?;
         let seconds = begun.elapsed().as_secs_f64();
         let (sampler, evaluations) = (generator.sampler(), generator.evaluations());
-        let (what, each) = images_each(count);
-        let taken = count_of(evaluations);
+        let [what, taken] = images(count, evaluations);
         let line = format!(
-            "{}: {what} of {width}x{height} by {}, {sampler}, {taken}{each}, \
-             {seconds:.2} s",
+            "{}: {what} of {width}x{height} by {}, {sampler}, {taken}, {seconds:.2} s",
             self.output.display(),
             self.model
         );

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::console::Bar;
 use super::generate::{Arguments, Sink};
 use super::interrupt;
-use super::io_args::{evaluations as count_of, images_each};
+use super::io_args::images;
 use super::preview_steps::{PreviewWriter, Waiting};
 use super::prompt_options::{first_given, open_pipeline, parameters};
 
@@ -43,9 +43,9 @@ pub(crate) struct PipelineOptions {
     #[arg(long, value_name = "IMAGE")]
     control: Option<PathBuf>,
 
-    /// The factor of the ControlNet's residuals
-    #[arg(long, value_name = "F", default_value_t = 1.0, requires = "control")]
-    control_scale: f64,
+    /// The factor of the ControlNet's residuals. Default: that of the pipeline's class, usually 1
+    #[arg(long, value_name = "F", requires = "control")]
+    control_scale: Option<f64>,
 
     /// Steps of each stage of a cascade, in order, such as 25,25,7
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -262,7 +262,7 @@ impl Arguments {
             mask,
             noise_level: self.pipeline.noise_level,
             control,
-            control_scale: Some(self.pipeline.control_scale),
+            control_scale: self.pipeline.control_scale,
             stages: self.pipeline.stages(),
             ..self.prompts.request(prompt, &self.guidance)
         })
@@ -279,11 +279,9 @@ impl Arguments {
     ) -> anyhow::Result<()> {
         let [width, height] = report.size;
         let (sampler, evaluations, count) = (report.sampler, report.evaluations, self.count);
-        let (what, each) = images_each(count as usize);
-        let taken = count_of(evaluations);
+        let [what, taken] = images(count as usize, evaluations);
         let line = format!(
-            "{}: {what} of {width}x{height} by {}, {sampler}, {taken}{each}, \
-             {seconds:.2} s",
+            "{}: {what} of {width}x{height} by {}, {sampler}, {taken}, {seconds:.2} s",
             self.output.display(),
             self.model
         );

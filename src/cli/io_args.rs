@@ -386,17 +386,26 @@ fn is_standard(path: &Path) -> bool {
 
 /// `1 step`, `3 steps`.
 pub(crate) fn steps(count: usize) -> String {
-    if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
+    counted(count as u64, "step")
 }
 
 /// `1 evaluation`, `3 evaluations`.
 pub(crate) fn evaluations(count: usize) -> String {
-    if count == 1 { "1 evaluation".to_owned() } else { format!("{count} evaluations") }
+    counted(count as u64, "evaluation")
 }
 
-/// `one image`, and what each takes of several: `2 images`, ` each`.
-pub(crate) fn images_each(count: usize) -> (String, &'static str) {
-    if count == 1 { ("one image".to_owned(), "") } else { (format!("{count} images"), " each") }
+/// `1 frame`, `3 frames`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// `one image`, `3 images`, and what each takes: `1 evaluation`, `4 evaluations each`.
+pub(crate) fn images(count: usize, evaluations: usize) -> [String; 2] {
+    let taken = self::evaluations(evaluations);
+    match count {
+        1 => ["one image".to_owned(), taken],
+        _ => [format!("{count} images"), format!("{taken} each")],
+    }
 }
 
 /// `one tile`, `6 tiles of 512x512`.

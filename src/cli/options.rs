@@ -13,7 +13,7 @@ use eddy::media::still::Limits;
 use eddy::model::{Manifest, NetworkWithFallback, Package, Precision};
 use eddy::network::{
     Device, DeviceChoice, Library, OnnxNetwork, Placement, Runtime, SessionOptions,
-    default_threads, limit_evaluations, too_long,
+    THREADS_PER_CORE, default_threads, limit_evaluations, max_threads, too_long,
 };
 use eddy::task::{Budget, TileChoice};
 use ndarray::{Array4, Array5, Axis, IxDyn, Slice};
@@ -157,12 +157,8 @@ impl DeviceOptions {
     }
 }
 
-/// More threads per core would only wait for each other.
-const THREADS_PER_CORE: usize = 8;
-
 fn threads(text: &str) -> Result<usize, String> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = cores * THREADS_PER_CORE;
+    let most = max_threads();
     let expected =
         || format!("expected 0 to {most}, {THREADS_PER_CORE} for each core that there is here");
     text.parse().ok().filter(|threads| *threads <= most).ok_or_else(expected)

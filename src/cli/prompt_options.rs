@@ -145,7 +145,7 @@ impl PromptOptions {
     }
 }
 
-/// From this time of loading on, a user is told how to shorten it.
+/// The minimum time of loading for which `eddy prepare` is recommended.
 const LONG_LOAD: Duration = Duration::from_secs(5);
 
 /// Opens the pipeline in the folder `model`. `retention` says which networks stay loaded.
@@ -212,9 +212,7 @@ pub(crate) fn parameters<'a>(
     add("clip_skip", json!((request.clip_skip > 0).then_some(request.clip_skip)));
     add("no_instruction", json!(request.without_instruction.then_some(true)));
     add("strength", json!(report.strength));
-    if request.control.is_some() {
-        add("control_scale", json!(request.control_scale.unwrap_or(1.0)));
-    }
+    add("control_scale", json!(report.control_scale));
     add("precision", json!(run.precision.requested().map(|precision| precision.name())));
     run.memory.record(&mut add);
     for (key, path) in files {

@@ -157,7 +157,7 @@ impl StreamReporter<'_> {
             "{source} -> {}: {} of {}x{}{lost}, {text}, {:.1} fps{target_summary}, \
              {p50:.0}/{p95:.0}/{p99:.0} ms from arrival to written (p50/p95/p99)",
             self.frames.output().display(),
-            counted(counters.written),
+            io_args::counted(counters.written, "frame"),
             video.width,
             video.height,
             counters.rate()
@@ -216,11 +216,6 @@ impl StreamReporter<'_> {
     }
 }
 
-/// `1 frame`, `3 frames`.
-fn counted(count: u64) -> String {
-    if count == 1 { "1 frame".to_owned() } else { format!("{count} frames") }
-}
-
 /// A progress line on a terminal, or periodic JSON objects.
 struct Line {
     bar: indicatif::ProgressBar,
@@ -250,7 +245,7 @@ impl Line {
         let [p50, p95, p99] = latency.quantiles().map(milliseconds);
         self.bar.set_message(format!(
             "{}, {rate:.1} fps{lost}, {p50:.0}/{p95:.0}/{p99:.0} ms, {}",
-            counted(counters.written),
+            io_args::counted(counters.written, "frame"),
             stream_status.quality
         ));
         if is_due {

@@ -4,6 +4,11 @@ use std::io::Read;
 
 use zstd::stream::read::Decoder;
 
+/// The bundled denoiser of white noise in RGB that is taken by default.
+pub const WHITE_NOISE_DENOISER: &str = "denoise-fast";
+/// The bundled denoiser for the noise of cameras and codecs, on luma and chroma.
+pub const CAMERA_DENOISER: &str = "camera";
+
 /// A package embedded in the binary.
 #[derive(Debug)]
 pub(super) struct Bundle {

@@ -16,7 +16,7 @@ mod sampled;
 mod verify;
 
 pub use bare::{Description, DetectedProperty, ProbedModel, Role, TrialImages};
-pub use bundled::names as bundled_names;
+pub use bundled::{CAMERA_DENOISER, WHITE_NOISE_DENOISER, names as bundled_names};
 pub use class_indices::ClassIndices;
 pub use diffusers::{DiffusersFolder, has_text_encoder};
 pub(crate) use diffusers::{SCHEDULE_PURPOSE, TEXT_ENCODERS, text_of};

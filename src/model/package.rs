@@ -87,6 +87,19 @@ impl Package {
         Err(Error::model(model, problem))
     }
 
+    /// A bundled model, the folder of a package, or a bare ONNX file, which is run some dozens of
+    /// times to find out how its values are to be read.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is none of that name, or it cannot be used.
+    pub fn open(runtime: &Arc<Runtime>, model: &str, options: SessionOptions) -> Result<Self> {
+        let path = Path::new(model);
+        if path.extension().is_some_and(|it| it == "onnx") && path.is_file() {
+            return Ok(Self::of_onnx(runtime, path, &Description::default(), options)?.0);
+        }
+        Self::find(model)
+    }
+
     /// A diffusers folder, without conversion.
     fn of_diffusers(path: &Path) -> Result<Self> {
         let mut manifest = manifest_of_diffusers(path)?;

@@ -24,7 +24,10 @@ pub use interface::{Interface, RecurrentState};
 pub use optimized::OptimizedGraph;
 pub use provider::OpenVinoTarget;
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
-pub use session::{Engine, ModelSource, OnnxNetwork, SessionOptions, default_threads};
+pub use session::{
+    Engine, ModelSource, OnnxNetwork, SessionOptions, THREADS_PER_CORE, default_threads,
+    max_threads,
+};
 pub use trial::{Element, Feed, Port, ProbeSession};
 pub(crate) use watch::load;
 pub use watch::{is_load_abandoned, limit_evaluations, stop_evaluations, too_long};

@@ -7,11 +7,8 @@ use std::path::Path;
 use super::{DenoisePipeline, Eddy};
 use crate::error::Result;
 use crate::media::Image;
+use crate::model::{CAMERA_DENOISER, WHITE_NOISE_DENOISER};
 use crate::task::{Assessment, NoiseKind, SigmaChoice};
-
-/// The models for white noise, and for the noise of cameras and codecs.
-pub(super) const WHITE: &str = "denoise-fast";
-pub(super) const CAMERA: &str = "camera";
 
 /// Denoises images, each by a given model or by the one for its noise.
 #[derive(Debug)]
@@ -39,16 +36,18 @@ impl ImageDenoiser {
             return Ok(given);
         }
         let name = match sigma {
-            SigmaChoice::Planes(_) => CAMERA,
-            SigmaChoice::Auto if Assessment::of(image)?.kind == NoiseKind::Camera => CAMERA,
-            _ => WHITE,
+            SigmaChoice::Planes(_) => CAMERA_DENOISER,
+            SigmaChoice::Auto if Assessment::of(image)?.kind == NoiseKind::Camera => {
+                CAMERA_DENOISER
+            }
+            _ => WHITE_NOISE_DENOISER,
         };
         load(eddy, loaded, name)
     }
 
     /// The pipeline for the image of the file `path`, chosen as `eddy denoise` does: without a
-    /// given model, by the kind of its noise, also where `sigma` is known. The noise level of its
-    /// options is set.
+    /// given model, by the kind of its noise, also where `sigma` is known for RGB. The noise level
+    /// of its options is set.
     ///
     /// # Errors
     /// As for [`pipeline`](Self::pipeline).
@@ -60,14 +59,17 @@ impl ImageDenoiser {
     ) -> Result<&mut DenoisePipeline> {
         let Self { eddy, given, loaded } = self;
         let is_auto = *sigma == SigmaChoice::Auto;
-        let is_needed = given.as_ref().is_none_or(|given| is_auto && !given.is_blind());
+        let is_needed = match given {
+            Some(given) => is_auto && !given.is_blind(),
+            None => !sigma.is_of_planes(),
+        };
         let noise = is_needed.then(|| Assessment::of_file(path, image)).transpose()?;
         let pipeline = match given {
             Some(given) => given.as_mut(),
-            None if noise.is_some_and(|noise| noise.kind == NoiseKind::Camera) => {
-                load(eddy, loaded, CAMERA)?
+            None if noise.is_none_or(|noise| noise.kind == NoiseKind::Camera) => {
+                load(eddy, loaded, CAMERA_DENOISER)?
             }
-            None => load(eddy, loaded, WHITE)?,
+            None => load(eddy, loaded, WHITE_NOISE_DENOISER)?,
         };
         match noise.filter(|_| is_auto) {
             Some(noise) => pipeline.set_assessment(&noise),

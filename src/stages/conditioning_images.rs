@@ -70,12 +70,28 @@ fn resized(image: &Image, [width, height]: [usize; 2]) -> Result<Image> {
     Ok(Image { width, height, samples, channels: image.channels, metadata: image.metadata.clone() })
 }
 
-/// Planes resized linearly, corner to corner.
-pub(super) fn bilinear(planes: &Array4<f32>, [width, height]: [usize; 2]) -> Array4<f32> {
+/// Which points of two images are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alignment {
+    /// The centers of the pixels at the corners.
+    Corners,
+    /// The edges of the images, as pixels are squares.
+    Centers,
+}
+
+/// Planes resized linearly.
+pub(super) fn bilinear(
+    planes: &Array4<f32>,
+    [width, height]: [usize; 2],
+    alignment: Alignment,
+) -> Array4<f32> {
     let taps = |from: usize, to: usize| -> Vec<Taps> {
-        let step = (from - 1) as f32 / to.saturating_sub(1).max(1) as f32;
+        let position = |i: usize| match alignment {
+            Alignment::Corners => (from - 1) as f32 / to.saturating_sub(1).max(1) as f32 * i as f32,
+            Alignment::Centers => ((i as f32 + 0.5) * from as f32 / to as f32 - 0.5).max(0.0),
+        };
         let tap = |i: usize| {
-            let at = step * i as f32;
+            let at = position(i);
             let first = (at as usize).min(from - 1);
             let part = at - first as f32;
             match (from - 1).checked_sub(first + 1) {
@@ -128,4 +144,29 @@ fn resampled(planes: &Array4<f32>, rows: &[Taps], columns: &[Taps]) -> Array4<f3
     Array4::from_shape_fn([batch, channels, rows.len(), columns.len()], |(b, c, y, x)| {
         sum(&rows[y], &|at| wide[[b, c, at, x]])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array4;
+
+    use super::{Alignment, bilinear};
+
+    /// As `interpolate` of PyTorch gives it with and without `align_corners`.
+    #[test]
+    fn resizes_linearly_by_corners_and_by_centers() {
+        let small = Array4::from_shape_fn([1, 1, 1, 4], |(.., x)| (x * x) as f32);
+        for (alignment, expected) in [
+            (Alignment::Centers, [0.0, 0.25, 0.75, 1.75, 3.25, 5.25, 7.75, 9.0]),
+            (
+                Alignment::Corners,
+                [0.0, 3.0 / 7.0, 6.0 / 7.0, 13.0 / 7.0, 22.0 / 7.0, 33.0 / 7.0, 48.0 / 7.0, 9.0],
+            ),
+        ] {
+            let large = bilinear(&small, [8, 1], alignment);
+            for (found, expected) in large.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-5, "{alignment:?}: {large}");
+            }
+        }
+    }
 }

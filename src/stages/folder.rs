@@ -59,32 +59,49 @@ pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
         return described(path);
     }
     let index = read_index(path)?;
-    let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default();
+    // optimum saves its own class, which has the name of diffusers' after this.
+    let class = class.strip_prefix("ORT").unwrap_or(class).to_owned();
     let folder = Folder { path, index, class };
     let class = folder.class.as_str();
     type Translation = fn(&Folder<'_>) -> Result<PipelineSpec>;
-    const CLASSES: [(&str, Translation); 29] = [
-        ("StableDiffusionPipeline", |it| it.stable_diffusion(7.5, 0.8)),
-        ("StableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, 0.8)),
-        ("StableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, 1.0)),
-        ("StableDiffusionInpaintPipelineLegacy", |it| it.stable_diffusion(7.5, 0.8)),
-        ("OnnxStableDiffusionPipeline", |it| it.stable_diffusion(7.5, 0.8)),
-        ("OnnxStableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, 0.8)),
-        ("OnnxStableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, 1.0)),
-        ("StableDiffusionControlNetPipeline", |it| it.stable_diffusion(7.5, 0.8)),
+    // Of the first ones: the guidance scale, and the strength without and with a mask.
+    const CLASSES: [(&str, Translation); 35] = [
+        ("StableDiffusionPipeline", |it| it.stable_diffusion(7.5, [0.8, 1.0])),
+        ("StableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, [0.8, 1.0])),
+        ("StableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, [1.0, 1.0])),
+        ("StableDiffusionInpaintPipelineLegacy", |it| it.stable_diffusion(7.5, [0.8, 0.8])),
+        ("OnnxStableDiffusionPipeline", |it| it.stable_diffusion(7.5, [0.8, 1.0])),
+        ("OnnxStableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, [0.8, 1.0])),
+        ("OnnxStableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, [1.0, 1.0])),
+        ("StableDiffusionControlNetPipeline", |it| it.stable_diffusion(7.5, [0.8, 1.0])),
+        ("StableDiffusionControlNetImg2ImgPipeline", |it| {
+            it.stable_diffusion(7.5, [0.8, 1.0]).map(|spec| controlled(spec, 0.8))
+        }),
+        ("StableDiffusionControlNetInpaintPipeline", |it| {
+            it.stable_diffusion(7.5, [1.0, 1.0]).map(|spec| controlled(spec, 0.5))
+        }),
         ("StableDiffusionInstructPix2PixPipeline", |it| it.instruct_pix2pix()),
         ("StableDiffusionUpscalePipeline", |it| it.upscale()),
         ("OnnxStableDiffusionUpscalePipeline", |it| it.upscale()),
         ("LatentConsistencyModelPipeline", |it| it.latent_consistency()),
         ("LatentConsistencyModelImg2ImgPipeline", |it| it.latent_consistency()),
-        ("StableDiffusionXLPipeline", |it| it.stable_diffusion_xl()),
-        ("StableDiffusionXLImg2ImgPipeline", |it| it.stable_diffusion_xl()),
-        ("StableDiffusionXLInpaintPipeline", |it| it.stable_diffusion_xl()),
-        ("StableDiffusion3Pipeline", |it| it.stable_diffusion_3()),
-        ("StableDiffusion3Img2ImgPipeline", |it| it.stable_diffusion_3()),
-        ("FluxPipeline", |it| it.flux()),
-        ("FluxImg2ImgPipeline", |it| it.flux()),
-        ("FluxInpaintPipeline", |it| it.flux()),
+        ("StableDiffusionXLPipeline", |it| it.stable_diffusion_xl(5.0, [0.3, 0.9999])),
+        ("StableDiffusionXLImg2ImgPipeline", |it| it.stable_diffusion_xl(5.0, [0.3, 0.9999])),
+        ("StableDiffusionXLInpaintPipeline", |it| it.stable_diffusion_xl(7.5, [0.9999, 0.9999])),
+        ("StableDiffusionXLControlNetPipeline", |it| it.stable_diffusion_xl(5.0, [0.3, 0.9999])),
+        ("StableDiffusionXLControlNetImg2ImgPipeline", |it| {
+            it.stable_diffusion_xl(5.0, [0.8, 0.9999]).map(|spec| controlled(spec, 0.8))
+        }),
+        ("StableDiffusionXLControlNetInpaintPipeline", |it| {
+            it.stable_diffusion_xl(5.0, [0.9999, 0.9999])
+        }),
+        ("StableDiffusionXLInstructPix2PixPipeline", |it| it.instruct_pix2pix_xl()),
+        ("StableDiffusion3Pipeline", |it| it.stable_diffusion_3(28)),
+        ("StableDiffusion3Img2ImgPipeline", |it| it.stable_diffusion_3(50)),
+        ("FluxPipeline", |it| it.flux(3.5)),
+        ("FluxImg2ImgPipeline", |it| it.flux(7.0)),
+        ("FluxInpaintPipeline", |it| it.flux(7.0)),
         ("PixArtAlphaPipeline", |it| it.pixart(120)),
         ("PixArtSigmaPipeline", |it| it.pixart(300)),
         ("SanaPipeline", |it| it.sana()),
@@ -105,6 +122,12 @@ pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
             )))
         }
     }
+}
+
+/// The pipeline with this default factor of a ControlNet's residuals.
+fn controlled(mut spec: PipelineSpec, control_scale: f64) -> PipelineSpec {
+    spec.stages.iter_mut().for_each(|stage| stage.defaults.control_scale = control_scale);
+    spec
 }
 
 /// The pipeline that a `pipeline.toml` describes.
@@ -290,13 +313,19 @@ impl Folder<'_> {
                 steps,
                 guidance_scale,
                 strength,
+                inpaint_strength: None,
+                control_scale: 1.0,
                 size: [scale * sides[1], scale * sides[0]],
             },
         })
     }
 
     /// Stable Diffusion 1 and 2 (Rombach et al. 2022).
-    fn stable_diffusion(&self, guidance_scale: f64, strength: f64) -> Result<PipelineSpec> {
+    fn stable_diffusion(
+        &self,
+        guidance_scale: f64,
+        [strength, inpaint_strength]: [f64; 2],
+    ) -> Result<PipelineSpec> {
         let pipeline = self.latent()?;
         let scale = pipeline.decoder_scale();
         let mut stage = self.stage("unet", scale, (50, strength), guidance_scale)?;
@@ -317,6 +346,7 @@ impl Folder<'_> {
         if unet.get("time_cond_proj_dim").is_some() {
             stage.guidance = GuidanceSpec::Embedded;
         }
+        stage.defaults.inpaint_strength = Some(inpaint_strength);
         Ok(PipelineSpec {
             text: vec![self.text(1, None, 0)?],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
@@ -327,7 +357,7 @@ impl Folder<'_> {
 
     /// Latent consistency models (Luo et al. 2023).
     fn latent_consistency(&self) -> Result<PipelineSpec> {
-        let mut pipeline = self.stable_diffusion(8.5, 0.8)?;
+        let mut pipeline = self.stable_diffusion(8.5, [0.8, 1.0])?;
         for stage in &mut pipeline.stages {
             stage.guidance = GuidanceSpec::Embedded;
             stage.defaults.steps = 4;
@@ -351,6 +381,23 @@ impl Folder<'_> {
         })
     }
 
+    /// InstructPix2Pix with Stable Diffusion XL.
+    fn instruct_pix2pix_xl(&self) -> Result<PipelineSpec> {
+        if self.flag("is_cosxl_edit", false) {
+            return Err(self.error(
+                "its model_index.json has is_cosxl_edit = true; Eddy edits with networks that \
+                 take the image's latent unscaled, which have false",
+            ));
+        }
+        let mut pipeline = self.stable_diffusion_xl(5.0, [0.3, 0.9999])?;
+        for stage in &mut pipeline.stages {
+            stage.concat = ConcatCondition::Image;
+            stage.guidance = GuidanceSpec::TextAndImage;
+            stage.defaults.steps = 100;
+        }
+        Ok(pipeline)
+    }
+
     /// Stable Diffusion's upscaler by 4.
     fn upscale(&self) -> Result<PipelineSpec> {
         let pipeline = self.latent()?;
@@ -366,14 +413,15 @@ impl Folder<'_> {
     }
 
     /// Stable Diffusion XL and its refiner (Podell et al. 2024).
-    fn stable_diffusion_xl(&self) -> Result<PipelineSpec> {
+    fn stable_diffusion_xl(
+        &self,
+        guidance_scale: f64,
+        [strength, inpaint_strength]: [f64; 2],
+    ) -> Result<PipelineSpec> {
         let pipeline = self.latent()?;
         let scale = pipeline.decoder_scale();
-        let strength = match self.class.as_str() {
-            "StableDiffusionXLInpaintPipeline" => 1.0,
-            _ => 0.3,
-        };
-        let mut stage = self.stage("unet", scale, (50, strength), 5.0)?;
+        let mut stage = self.stage("unet", scale, (50, strength), guidance_scale)?;
+        stage.defaults.inpaint_strength = Some(inpaint_strength);
         let unet = self.config("unet")?;
         let taken = unet.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
         if taken == 2 * stage.channels + 1 {
@@ -408,11 +456,11 @@ impl Folder<'_> {
     }
 
     /// Stable Diffusion 3 (Esser et al. 2024).
-    fn stable_diffusion_3(&self) -> Result<PipelineSpec> {
+    fn stable_diffusion_3(&self, steps: usize) -> Result<PipelineSpec> {
         const T5_LENGTH: usize = 256;
         let pipeline = self.latent()?;
         let scale = pipeline.decoder_scale();
-        let mut stage = self.stage("transformer", scale, (28, 0.6), 7.0)?;
+        let mut stage = self.stage("transformer", scale, (steps, 0.6), 7.0)?;
         let transformer = self.config("transformer")?;
         stage.channels = transformer.count("in_channels", 1..=1024)?.unwrap_or(16);
         let mut text = vec![self.projected(1, 1)?, self.projected(2, 1)?];
@@ -432,11 +480,11 @@ impl Folder<'_> {
     }
 
     /// Flux.1 (Black Forest Labs 2024).
-    fn flux(&self) -> Result<PipelineSpec> {
+    fn flux(&self, guidance_scale: f64) -> Result<PipelineSpec> {
         const T5_LENGTH: usize = 512;
         let pipeline = self.latent()?;
         let scale = pipeline.decoder_scale();
-        let mut stage = self.stage("transformer", scale, (28, 0.6), 3.5)?;
+        let mut stage = self.stage("transformer", scale, (28, 0.6), guidance_scale)?;
         let transformer = self.config("transformer")?;
         stage.channels = transformer.count("in_channels", 4..=4096)?.unwrap_or(64) / 4;
         stage.packed = true;

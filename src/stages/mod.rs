@@ -88,6 +88,8 @@ pub struct TextToImageReport {
     pub steps: usize,
     /// The part of the schedule that a start image went through.
     pub strength: Option<f64>,
+    /// The factor of the ControlNet's residuals.
+    pub control_scale: Option<f64>,
     /// The scale of the image that was edited.
     pub image_guidance_scale: Option<f64>,
     /// The timestep of the noise on an image that was enlarged.
@@ -193,6 +195,7 @@ impl TextToImage {
             guidance_scale: request.guidance_scale.unwrap_or(main.defaults.guidance_scale),
             steps: 0,
             strength: None,
+            control_scale: None,
             image_guidance_scale: None,
             noise_level: None,
             size: [0; 2],

@@ -14,7 +14,8 @@ use crate::model::{
     Links, MAX_GRAPH_BYTES, Precision, external_files, find_inside, find_weights, read_regular,
 };
 use crate::network::{
-    Interface, ModelSource, OnnxNetwork, OptimizedGraph, Runtime, SessionOptions, TensorGraph,
+    Device, Interface, ModelSource, OnnxNetwork, OptimizedGraph, Runtime, SessionOptions,
+    TensorGraph,
 };
 use crate::setting::MAX_MEMORY;
 use crate::task::{Budget, TileChoice};
@@ -247,23 +248,43 @@ impl NetworkPool {
     pub(super) fn check<'a>(&self, files: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let (limit, held) = (self.limit(), self.held_without_idle());
         for file in files {
+            let variant = self.variant(file);
             // A file that is missing is reported when it is loaded.
-            let Some(size) = self.size(file).filter(|size| held.saturating_add(*size) > limit)
-            else {
+            let Some(size) = self.size(file) else { continue };
+            let is_half = variants(Precision::F16).iter().any(|name| variant.ends_with(name));
+            let is_converted = is_half && self.options.session.device == Device::Cpu;
+            let needed = if is_converted { size.saturating_mul(7) / 2 } else { size };
+            if held.saturating_add(needed) <= limit || self.is_prepared(&variant) {
                 continue;
-            };
+            }
             let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+            let what = if is_converted {
+                format!("takes about {} MiB to load in f16 on a CPU", mebibytes(needed))
+            } else {
+                format!("has {} MiB of weights", mebibytes(size))
+            };
+            let smaller = match self.options.precision {
+                Precision::Int8 => "",
+                _ => ", take int8 weights",
+            };
             let whose = if self.options.max_memory.is_some() { "limit" } else { "machine" };
             return Err(Error::usage(format!(
-                "{} has {} MiB of weights, and {} of the {whose}'s {} MiB are left for it; raise \
-                 {MAX_MEMORY}, or take smaller weights, such as f16 or int8",
-                self.folder.join(file).display(),
-                mebibytes(size),
+                "{} {what}, and {} of the {whose}'s {} MiB are left for it; raise {MAX_MEMORY}\
+                 {smaller}, or save its optimized graph by `eddy prepare`, so that the weights \
+                 stay in their file",
+                self.folder.join(&variant).display(),
                 mebibytes(limit.saturating_sub(held)),
                 mebibytes(limit)
             )));
         }
         Ok(())
+    }
+
+    /// Whether the optimized graph of a network is in the cache, so that its weights are mapped.
+    fn is_prepared(&self, variant: &str) -> bool {
+        let files = find_graph(&self.folder, variant).ok();
+        let optimized = files.and_then(|files| self.optimized(&files));
+        optimized.is_some_and(|optimized| optimized.is_saved())
     }
 
     /// Takes an idle network out.

@@ -51,7 +51,7 @@ pub struct TextToImageRequest<'a> {
     pub noise_level: Option<usize>,
     /// The conditioning image of a ControlNet. Default: none.
     pub control: Option<&'a Image>,
-    /// The factor of the ControlNet's residuals. Default: 1.
+    /// The factor of the ControlNet's residuals. Default: the pipeline's, usually 1.
     pub control_scale: Option<f64>,
     /// Requests for the single stages of a cascade, in order. Default: none.
     pub stages: Vec<StageRequest>,

@@ -100,10 +100,13 @@ impl PipelineSpec {
             return Some(problem);
         }
         let stages = self.stages.iter().find_map(|stage| {
-            let StageDefaults { steps, strength, size: [width, height], guidance_scale } =
+            let StageDefaults { steps, strength, size: [width, height], .. } = stage.defaults;
+            let StageDefaults { guidance_scale, inpaint_strength, control_scale, .. } =
                 stage.defaults;
             let is_number = (0.0..=1.0).contains(&strength)
+                && (0.0..=1.0).contains(&inpaint_strength.unwrap_or(1.0))
                 && guidance_scale.is_finite()
+                && control_scale.is_finite()
                 && stage.timestep_factor.is_finite();
             within("channels", stage.channels, &CHANNELS)
                 .or_else(|| within("classes", stage.classes, &(0..=1_000_000)))
@@ -125,8 +128,8 @@ impl PipelineSpec {
                     StateSpec::Image => None,
                 })
                 .or_else(|| {
-                    let problem = "a default strength that is not from 0 to 1, or a guidance scale \
-                                   or timestep factor that is not finite";
+                    let problem = "a default strength that is not from 0 to 1, or a guidance \
+                                   scale, control scale or timestep factor that is not finite";
                     (!is_number).then(|| problem.to_owned())
                 })
         });
@@ -296,6 +299,8 @@ pub enum ConcatCondition {
 pub enum Enlargement {
     /// Linear, from corner to corner (DeepFloyd IF).
     Bilinear,
+    /// Linear, by the centers of pixels (GLIDE, Nichol et al. 2022).
+    BilinearCenters,
     /// Cubic, as Pillow does it (unCLIP).
     Bicubic,
 }
@@ -380,6 +385,12 @@ pub struct StageDefaults {
     pub guidance_scale: f64,
     /// The part of the schedule that an image given as a start goes through.
     pub strength: f64,
+    /// The same where a mask is given, too; by default `strength`.
+    #[serde(default)]
+    pub inpaint_strength: Option<f64>,
+    /// The factor of a ControlNet's residuals.
+    #[serde(default = "one")]
+    pub control_scale: f64,
     /// Width and height of the image.
     pub size: [usize; 2],
 }

@@ -126,8 +126,10 @@ impl StageRun<'_> {
         report.uses_negative_prompt |= branches != Branches::Single;
         let control = request.control.map(|image| -> Result<_> {
             let image = conditioning_images::color_planes(image, size, Range::new(0.0, 1.0)?)?;
-            Ok((image, request.control_scale.unwrap_or(1.0)))
+            Ok((image, request.control_scale.unwrap_or(stage.defaults.control_scale)))
         });
+        let control = control.transpose()?;
+        report.control_scale = report.control_scale.or(control.as_ref().map(|(_, scale)| *scale));
         let conditions = Conditions {
             text: Some(self.embedded),
             named: self.named(pool)?,
@@ -135,7 +137,7 @@ impl StageRun<'_> {
             image_is_guided: stage.guidance == GuidanceSpec::TextAndImage,
             time_ids: time_ids(stage.micro, size),
             size,
-            control: control.transpose()?,
+            control,
             label: self.classes()?.or(given.label.map(|level| [level, level])),
             guidance: (stage.guidance == GuidanceSpec::Embedded).then_some(guidance_scale),
             positions: stage.packed.then_some([height, width]),
@@ -193,7 +195,12 @@ impl StageRun<'_> {
             Some(strength) if !(0.0..=1.0).contains(&strength) => {
                 Err(Error::usage(format!("strength is {strength}, but must lie between 0 and 1")))
             }
-            strength if starts_at_image => Ok(strength.unwrap_or(self.stage.defaults.strength)),
+            Some(strength) if starts_at_image => Ok(strength),
+            None if starts_at_image => {
+                let defaults = &self.stage.defaults;
+                let of_mask = defaults.inpaint_strength.filter(|_| self.request.mask.is_some());
+                Ok(of_mask.unwrap_or(defaults.strength))
+            }
             _ => Ok(1.0),
         }
     }

@@ -2,7 +2,7 @@
 
 use ndarray::{Array4, Axis, concatenate};
 
-use super::conditioning_images;
+use super::conditioning_images::{self, Alignment};
 use super::network_pool::NetworkPool;
 use super::noise_sequence::NoiseSequence;
 use super::spec::{ConcatCondition, Enlargement, StateSpec};
@@ -55,7 +55,12 @@ impl StageRun<'_> {
         };
         let [_, _, height, width] = shape;
         let large = match how {
-            Enlargement::Bilinear => conditioning_images::bilinear(&small, [width, height]),
+            Enlargement::Bilinear => {
+                conditioning_images::bilinear(&small, [width, height], Alignment::Corners)
+            }
+            Enlargement::BilinearCenters => {
+                conditioning_images::bilinear(&small, [width, height], Alignment::Centers)
+            }
             Enlargement::Bicubic => conditioning_images::bicubic(&small, [width, height]),
         };
         let noise = draws.next(shape)?;

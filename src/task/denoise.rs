@@ -14,7 +14,7 @@ use super::kind::{Assessment, NoiseKind};
 use super::noise_map::{Variance, noise_map, sigmas};
 use super::pixels::Pixels;
 use super::plane_pixels::PlanePixels;
-use super::profile::NoiseProfile;
+use super::profile::{ColorModel, NoiseProfile};
 use crate::diffusion::{
     CachedTiles, Canvas, Philox, Plan, Prediction, Progress, RunStats, SigmaMap, State, Window,
     denoise_plan, execute,
@@ -51,6 +51,15 @@ pub enum SigmaChoice {
 }
 
 impl SigmaChoice {
+    /// Whether noise is given for luma and chroma, so that a network for these planes suits it.
+    pub fn is_of_planes(&self) -> bool {
+        match self {
+            Self::Auto | Self::Known(_) => false,
+            Self::Planes(_) => true,
+            Self::Profile(profile) => profile.color_model == ColorModel::Yuv,
+        }
+    }
+
     /// The given standard deviations for the planes of a network, as parts of the full range:
     /// those of luma and chroma if it `has_planes` of both, or else that of red, green and blue,
     /// and 0. Gray images have no chroma. `None` if nothing or a profile is given.

@@ -1,14 +1,11 @@
 //! The networks to choose from for a stream.
 
 use crate::media::stream::{Chroma, PixelFormat};
-use crate::model::{Package, Precision};
+use crate::model::{CAMERA_DENOISER, Package, Precision, WHITE_NOISE_DENOISER};
 use crate::network::Device;
 
-/// The default models: for white noise in RGB, the better and slower one, and for cameras and
-/// codecs.
-const FAST: &str = "denoise-fast";
+/// The better and slower model for white noise in RGB.
 const GOOD: &str = "denoise";
-const CAMERA: &str = "camera";
 
 /// The models that denoise a stream of frames of `format`, from best to cheapest: the requested
 /// one, or those that suit the format. `of_planes` says that the noise is given for luma and
@@ -20,9 +17,9 @@ pub fn models_of_stream(
     keeps_up: bool,
 ) -> Vec<&str> {
     match requested {
-        None if of_planes || has_camera_planes(format) => vec![CAMERA],
-        None | Some(GOOD) if keeps_up => vec![GOOD, FAST],
-        None => vec![FAST],
+        None if of_planes || has_camera_planes(format) => vec![CAMERA_DENOISER],
+        None | Some(GOOD) if keeps_up => vec![GOOD, WHITE_NOISE_DENOISER],
+        None => vec![WHITE_NOISE_DENOISER],
         Some(model) => vec![model],
     }
 }

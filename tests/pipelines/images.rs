@@ -122,3 +122,49 @@ fn a_precision_takes_files_of_its_own() {
     place.file("pipeline/unet/model_int8.onnx", unet);
     run("--precision int8").succeeds();
 }
+
+/// Says that the pipeline of the folder is of another class.
+fn set_class(place: &Place, class: &str) {
+    let index = place.bytes("pipeline/model_index.json");
+    let mut index: Value = serde_json::from_slice(&index).unwrap();
+    index["_class_name"] = class.into();
+    place.file("pipeline/model_index.json", index.to_string());
+}
+
+#[test]
+fn folders_that_optimum_saved_have_their_own_class_names() {
+    let place = Place::with_pipeline("sd15");
+    let run = |name: &str| {
+        eddy(&format!("{RUN} -o {name} --prompt cat")).within(&place).succeeds();
+        place.image(name)
+    };
+    let expected = run("a.png");
+    set_class(&place, "ORTStableDiffusionPipeline");
+    assert_eq!(samples(&run("b.png")), samples(&expected));
+}
+
+/// From the signatures of diffusers 0.36.
+#[test]
+fn defaults_are_those_of_the_class() {
+    for (folder, class, steps, guidance_scale, strengths, control_scale) in [
+        ("sd15", "StableDiffusionPipeline", 50, 7.5, [0.8, 1.0], 1.0),
+        ("sd15", "StableDiffusionControlNetImg2ImgPipeline", 50, 7.5, [0.8, 1.0], 0.8),
+        ("sd15", "StableDiffusionControlNetInpaintPipeline", 50, 7.5, [1.0, 1.0], 0.5),
+        ("sdxl", "StableDiffusionXLPipeline", 50, 5.0, [0.3, 0.9999], 1.0),
+        ("sdxl", "StableDiffusionXLInpaintPipeline", 50, 7.5, [0.9999, 0.9999], 1.0),
+        ("sdxl", "StableDiffusionXLControlNetPipeline", 50, 5.0, [0.3, 0.9999], 1.0),
+        ("sdxl", "StableDiffusionXLInstructPix2PixPipeline", 100, 5.0, [0.3, 0.9999], 1.0),
+        ("flux-schnell", "FluxImg2ImgPipeline", 28, 7.0, [0.6, 0.6], 1.0),
+    ] {
+        let place = Place::with_pipeline(folder);
+        set_class(&place, class);
+        let spec = eddy("info pipeline --json").within(&place).succeeds().json();
+        let defaults = &spec["stages"][0]["defaults"];
+        let number = |key: &str| defaults[key].as_f64();
+        assert_eq!(defaults["steps"], steps, "{class}");
+        assert_eq!(number("guidance_scale"), Some(guidance_scale), "{class}");
+        assert_eq!(number("strength"), Some(strengths[0]), "{class}");
+        assert_eq!(number("inpaint_strength").unwrap_or(strengths[0]), strengths[1], "{class}");
+        assert_eq!(number("control_scale"), Some(control_scale), "{class}");
+    }
+}

@@ -1,8 +1,7 @@
 //! Errors of the library as messages of an element.
 
-use std::error::Error as _;
-
 use eddy::Error;
+use eddy::error::with_causes;
 use eddy::setting::{self, Setting};
 
 /// The properties by which users know the settings that messages of the library name.
@@ -20,13 +19,7 @@ const PROPERTIES: [(Setting, &str); 9] = [
 
 /// The text of an error with all causes, which names properties, and elements in place of commands.
 pub(crate) fn text(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    let text = text.replace("ffmpeg -vf bwdif", "deinterlace");
+    let text = with_causes(error).replace("ffmpeg -vf bwdif", "deinterlace");
     PROPERTIES
         .iter()
         .fold(text, |text, (setting, property)| text.replace(&setting.to_string(), property))

@@ -6,19 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eddy::media::stream::VideoFormat;
-use eddy::model::{Description, Package, Precision};
-use eddy::network::{Device, DeviceChoice, Library, Runtime, SessionOptions};
+use eddy::model::{Package, Precision};
+use eddy::network::{
+    Device, DeviceChoice, Library, Runtime, SessionOptions, THREADS_PER_CORE, max_threads,
+};
 use eddy::task::{
-    Budget, ColorModel, DenoiseOptions, NoiseProfile, SigmaChoice, Strength, TileChoice,
-    UpscaleOptions,
+    Budget, DenoiseOptions, NoiseProfile, SigmaChoice, Strength, TileChoice, UpscaleOptions,
 };
 use eddy::video::{SettingsUpdate, Target, models_of_stream, precisions_of_stream};
 use eddy::{Error, Result};
 
 use crate::properties::Settings;
-
-/// More threads per core would only wait for each other.
-const THREADS_PER_CORE: usize = 8;
 
 /// What an element does.
 #[derive(Debug)]
@@ -112,13 +110,12 @@ impl Plan {
             name => Some(parse("precision", name)?),
         };
         let device: DeviceChoice = parse("device", &settings.device)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = usize::try_from(settings.threads).unwrap_or_default();
-        if threads > THREADS_PER_CORE * cores {
+        let most = max_threads();
+        if threads > most {
             return Err(Error::usage(format!(
-                "threads is {threads}; expected 0 to {}, {THREADS_PER_CORE} for each core that \
-                 there is here",
-                THREADS_PER_CORE * cores
+                "threads is {threads}; expected 0 to {most}, {THREADS_PER_CORE} for each core \
+                 that there is here"
             )));
         }
         let fps = settings.fps;
@@ -149,10 +146,7 @@ impl Plan {
         match &self.task {
             Task::Upscale { model, .. } => vec![model.clone()],
             Task::Denoise { model, options, .. } => {
-                let of_planes = match &options.sigma {
-                    SigmaChoice::Profile(profile) => profile.color_model == ColorModel::Yuv,
-                    _ => false,
-                };
+                let of_planes = options.sigma.is_of_planes();
                 let keeps_up = self.target.is_some();
                 models_of_stream(model.as_deref(), video.format, of_planes, keeps_up)
                     .into_iter()
@@ -170,14 +164,7 @@ impl Plan {
         if let Some(package) = self.packages.get(model) {
             return Ok(package.clone());
         }
-        let path = Path::new(model);
-        let is_onnx = path.extension().is_some_and(|it| it == "onnx") && path.is_file();
-        let package = if is_onnx {
-            let description = Description::default();
-            Package::of_onnx(&self.runtime, path, &description, self.session)?.0
-        } else {
-            Package::find(model)?
-        };
+        let package = Package::open(&self.runtime, model, self.session)?;
         self.packages.insert(model.to_owned(), package.clone());
         Ok(package)
     }

@@ -187,9 +187,7 @@ impl Service {
                 Job::Restart => return Next::Restart,
                 Job::Apply(update) => {
                     let applied = processor.apply_settings(&update);
-                    settings.sigma = update.sigma.or(settings.sigma.take());
-                    settings.steps = update.steps.or(settings.steps);
-                    settings.temporal = update.temporal.or(settings.temporal);
+                    *settings = std::mem::take(settings).then(update);
                     applied.map(|()| Answer::Ready(processor.look_ahead()))
                 }
                 Job::Process(mut exchange, budget) => {

@@ -275,7 +275,9 @@ def test_a_thousand_calls_do_not_grow():
 
 def test_ctrl_c_stops_a_run():
     program = """
-import _thread, threading, numpy as np, eddy
+import _thread, signal, threading, numpy as np, eddy
+# A shell starts programs in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 noisy = np.random.default_rng(0).integers(0, 255, (1024, 1024, 3), np.uint8)
 denoiser = eddy.Denoiser("denoise")
 threading.Timer(0.5, _thread.interrupt_main).start()

@@ -77,7 +77,8 @@ fn starts_as_container(head: &[u8]) -> bool {
     }
 }
 
-/// Whether a source is video: standard input, a URL, a GStreamer pipeline, a device, y4m, or a container for ffmpeg.
+/// Whether a source is video: standard input, a URL, a GStreamer pipeline, a device, y4m, or a
+/// container for ffmpeg.
 pub fn is_source(path: &Path) -> bool {
     let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
     let is_named = is_standard(path) || is_url(path) || is_gstreamer(path) || is_container(path);

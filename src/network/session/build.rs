@@ -15,6 +15,15 @@ use crate::network::optimized;
 use crate::network::runtime::Runtime;
 use crate::setting::{ALL_ON_DEVICE, DEVICE, MAX_MEMORY};
 
+/// The threads per core that are of use: more would only wait for each other.
+pub const THREADS_PER_CORE: usize = 8;
+
+/// The highest [`SessionOptions::threads`] that is of use: [`THREADS_PER_CORE`] for each core that
+/// this process may use.
+pub fn max_threads() -> usize {
+    THREADS_PER_CORE * std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The number of threads for [`SessionOptions::threads`] `= 0`.
 pub fn default_threads() -> usize {
     if let Some(cores) = machine::fast_cores() {

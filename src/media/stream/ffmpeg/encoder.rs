@@ -58,11 +58,10 @@ impl Encoder {
         if let Some(codec) = &self.codec {
             add("-c:v", codec.clone());
         }
-        match (self.crf, &self.bitrate) {
-            (Some(crf), _) => add("-crf", crf.to_string()),
-            (None, Some(bitrate)) => add("-b:v", bitrate.clone()),
-            (None, None) if is_default => add("-crf", Self::CRF.to_string()),
-            (None, None) => {}
+        match self.quality() {
+            Some((key, value)) => add(key, value),
+            None if is_default => add("-crf", Self::CRF.to_string()),
+            None => {}
         }
         if self.codec.is_none() {
             lookahead(&kind, video.rate).into_iter().for_each(|(key, value)| add(key, value));
@@ -91,6 +90,12 @@ impl Encoder {
         arguments
     }
 
+    /// The requested quality or bit rate, as an ffmpeg argument.
+    fn quality(&self) -> Option<(&'static str, String)> {
+        let crf = self.crf.map(|crf| ("-crf", crf.to_string()));
+        crf.or_else(|| Some(("-b:v", self.bitrate.clone()?)))
+    }
+
     /// The ffmpeg arguments for frames of format `video` that are sent to a server: by default
     /// H.264 that every reader decodes, of which no frame is held back.
     pub(super) fn arguments_of_server(&self, video: &VideoFormat) -> Vec<String> {
@@ -110,10 +115,8 @@ impl Encoder {
                 }
             }
         }
-        match (self.crf, &self.bitrate) {
-            (Some(crf), _) => add("-crf", crf.to_string()),
-            (None, Some(bitrate)) => add("-b:v", bitrate.clone()),
-            (None, None) => {}
+        if let Some((key, value)) = self.quality() {
+            add(key, value);
         }
         for (key, value) in &self.options {
             add(&format!("-{key}"), value.clone());
