@@ -10,8 +10,8 @@ use eddy::task::{
     Assessment, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength,
 };
 use eddy::video::{
-    Candidate, Fields, FrameProcessor, FrameWindowDenoiser, ParallelChoice, StreamDenoiser,
-    field_of, models_of_stream, precisions_of_stream,
+    Candidate, Fields, FrameProcessor, FrameWindowDenoiser, ParallelChoice, ParallelStatistics,
+    StreamDenoiser, field_of, models_of_stream, precisions_of_stream,
 };
 use serde_json::{Value, json};
 
@@ -305,6 +305,19 @@ impl Arguments {
             fields["tiles_computed"] = statistics.computed.into();
             fields["flicker"] = statistics.flicker.into();
             fields["resets"] = statistics.resets.into();
+        }
+        if let Some(ParallelStatistics { lanes, frames, changes, seconds }) =
+            denoiser.parallel_statistics()
+        {
+            if frames > 0 {
+                summary += &format!(", {frames} frames up to {lanes} at a time");
+            }
+            let [alone, together] = seconds.map(|seconds| seconds.map(|seconds| 1e3 * seconds));
+            fields["parallel_lanes"] = lanes.into();
+            fields["parallel_frames"] = frames.into();
+            fields["parallel_changes"] = changes.into();
+            fields["one_by_one_ms"] = alone.into();
+            fields["in_parallel_ms"] = together.into();
         }
         (summary, fields)
     }

@@ -51,6 +51,10 @@ impl<'a> NetworkWithFallback<'a> {
         Ok(Self { package, runtime, precision, options, network, exact: None })
     }
 
+    fn threads(&self) -> usize {
+        if self.options.threads == 0 { default_threads() } else { self.options.threads }
+    }
+
     /// Whether evaluations on one thread each are faster than one on several, and copies cost
     /// little memory. A network with a recurrent state evaluates frames in order.
     fn is_copied(&self) -> bool {
@@ -87,16 +91,14 @@ impl Network for NetworkWithFallback<'_> {
         self.network.trim_memory(small)
     }
 
-    fn copies(&self, most: usize) -> Result<Vec<Box<dyn Network + Send>>> {
-        let threads =
-            if self.options.threads == 0 { default_threads() } else { self.options.threads };
-        let count = threads.min(most);
-        if count < 2 || !self.is_copied() {
-            return Ok(Vec::new());
-        }
+    fn most_copies(&self, most: usize) -> usize {
+        if self.is_copied() { self.threads().min(most) } else { 0 }
+    }
+
+    fn copies(&self, count: usize) -> Result<Vec<Box<dyn Network + Send>>> {
         let (package, runtime, precision) =
             (self.package.clone().into_owned(), Arc::clone(&self.runtime), self.precision);
-        let options = SessionOptions { threads: threads / count, ..self.options };
+        let options = SessionOptions { threads: (self.threads() / count).max(1), ..self.options };
         network::load(&self.package.manifest.name, move || {
             let copy = |_| {
                 let package = Cow::Owned(package.clone());

@@ -2,8 +2,6 @@
 //! added noise.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ndarray::Array4;
@@ -26,13 +24,6 @@ use crate::model::{Layout, Manifest, Task};
 use crate::network::{Colors, Network, Shape};
 use crate::tensor;
 use crate::tile::TilePlan;
-
-/// Rounds in which copies of a network are timed, and how long that may take.
-const TIMING_ROUNDS: usize = 3;
-const MAX_TIMING: Duration = Duration::from_millis(400);
-
-/// Part of the time of one network that its copies may take at most to be chosen.
-const LEAST_GAIN: f64 = 0.97;
 
 /// The noise level of an image.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -408,45 +399,14 @@ impl<'a> Denoiser<'a> {
         &self.recipe
     }
 
-    /// Copies of the network, as by [`Network::copies`].
-    pub(crate) fn copies(&self, most: usize) -> Result<Vec<Box<dyn Network + Send>>> {
-        self.network.copies(most)
+    /// The number of useful copies of the network, as by [`Network::most_copies`].
+    pub(crate) fn most_copies(&self, most: usize) -> usize {
+        self.network.most_copies(most)
     }
 
-    /// Whether `copies` that work at the same time are faster than the network itself, measured on
-    /// an image of that size. Their memory is freed afterward.
-    pub(crate) fn copies_are_faster(
-        &mut self,
-        copies: &mut [Box<dyn Network + Send>],
-        size: [usize; 2],
-    ) -> Result<bool> {
-        let shape = self.shape_of(size);
-        let (mut alone, mut together) = (Duration::MAX, Duration::MAX);
-        self.network.bind(shape)?;
-        copies.iter_mut().try_for_each(|copy| copy.bind(shape))?;
-        let all = Instant::now();
-        // The first round allocates memory. Rounds alternate, so that disturbances affect both.
-        for round in 0..=TIMING_ROUNDS {
-            let started = Instant::now();
-            for _ in 0..2 * copies.len() {
-                self.network.evaluate(1.0)?;
-            }
-            let by_itself = started.elapsed();
-            let started = Instant::now();
-            evaluate_each(copies, 2 * copies.len())?;
-            if round > 0 {
-                alone = alone.min(by_itself);
-                together = together.min(started.elapsed());
-                if all.elapsed() > MAX_TIMING {
-                    break;
-                }
-            }
-        }
-        let side = self.manifest.locality().multiple_of;
-        let small = [1, self.manifest.channels, side, side];
-        copies.iter_mut().try_for_each(|copy| copy.trim_memory(small))?;
-        self.trim_memory()?;
-        Ok(together < alone.mul_f64(LEAST_GAIN))
+    /// Copies of the network, as by [`Network::copies`].
+    pub(crate) fn copies(&self, count: usize) -> Result<Vec<Box<dyn Network + Send>>> {
+        self.network.copies(count)
     }
 
     /// Denoises `image` in place; alpha and the colors of fully transparent pixels are kept.
@@ -681,22 +641,4 @@ impl<'a> Denoiser<'a> {
         let side = self.manifest.locality().multiple_of;
         self.network.trim_memory([1, self.manifest.channels, side, side])
     }
-}
-
-/// Evaluates networks at the same time, `count` times in total; the faster ones evaluate more often.
-fn evaluate_each(networks: &mut [Box<dyn Network + Send>], count: usize) -> Result<()> {
-    let claimed = AtomicUsize::new(0);
-    let claimed = &claimed;
-    thread::scope(|scope| {
-        let each = |network: &mut Box<dyn Network + Send>| -> Result<()> {
-            while claimed.fetch_add(1, Ordering::Relaxed) < count {
-                network.evaluate(1.0)?;
-            }
-            Ok(())
-        };
-        let threads: Vec<_> =
-            networks.iter_mut().map(|network| scope.spawn(move || each(network))).collect();
-        let failed = || Err(Error::evaluation("a thread that evaluates a network panicked"));
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| failed()))
-    })
 }

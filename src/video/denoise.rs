@@ -1,10 +1,14 @@
 //! Denoises the frames of a stream, in buffers that are allocated once.
 
+mod parallel;
+
+pub use self::parallel::{ParallelChoice, ParallelStatistics};
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lanes::{self, LaneFrame, LaneWork, Lanes};
+use self::parallel::Parallel;
 use super::noise::Noise;
 use super::pipeline::{FailurePolicy, memory};
 use super::planes::Planes;
@@ -36,25 +40,12 @@ const TIMING_SIZE: [usize; 2] = [256, 192];
 const ROUNDS: usize = 2;
 const MAX_TIMING: Duration = Duration::from_secs(1);
 
-/// Memory of one more session beside its weights, in the graph and prepacked, and its tile.
-const SESSION_BYTES: u64 = 8 << 20;
-
 /// A denoiser and the numeric precision of its network.
 pub struct Candidate<'a> {
     /// The denoiser.
     pub denoiser: Denoiser<'a>,
     /// The numeric precision in which its network computes.
     pub precision: Precision,
-}
-
-/// When several frames are processed at the same time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ParallelChoice {
-    /// If that is faster in a measurement of at most about half a second.
-    #[default]
-    IfFaster,
-    /// Always.
-    Always,
 }
 
 /// Denoises the frames of a stream.
@@ -74,8 +65,8 @@ pub struct StreamDenoiser<'a> {
     room: MemoryHeadroom,
     layout: WorkingLayout,
     controller: Option<QualityController>,
-    /// Threads with a frame each, where frames are processed at the same time.
-    lanes: Option<Lanes>,
+    /// Where several frames may be processed at the same time.
+    parallel: Option<Parallel>,
     /// Standard deviation of the noise for each group of planes, as a part of the full range; 0
     /// before the first frame.
     levels: [f64; 2],
@@ -224,7 +215,7 @@ impl<'a> StreamDenoiser<'a> {
             candidates,
             converter,
             controller,
-            lanes: None,
+            parallel: None,
             levels: [0.0; 2],
             is_correlated: false,
             limited: false,
@@ -234,112 +225,6 @@ impl<'a> StreamDenoiser<'a> {
         };
         denoiser.candidates[step.network].denoiser.set_steps(step.steps)?;
         Ok(denoiser)
-    }
-
-    /// Processes several frames at the same time, each with its own copy of the network, as far as
-    /// memory allows; results are the same. Frames are then announced in advance, so this is not
-    /// for live streams. Has no effect with a time budget for frames, where previous frames are
-    /// used, and for networks without [copies](crate::network::Network::copies).
-    ///
-    /// # Errors
-    /// When the network cannot be loaded again or evaluated.
-    pub fn with_frames_in_parallel(mut self, choice: ParallelChoice) -> Result<Self> {
-        if self.controller.is_some() || self.temporal_state.is_some() {
-            return Ok(self);
-        }
-        let size = self.size();
-        let frame = memory::of_lane_frame(self.video().bytes(), &self.planes);
-        let layout = self.planes_layout();
-        let denoiser = &mut self.candidates[self.step.network].denoiser;
-        let weights = denoiser.manifest.parameters.unwrap_or_default() * size_of::<f32>() as u64;
-        let each = (lanes::FRAMES_PER_LANE * frame) as u64 + 2 * weights + SESSION_BYTES;
-        let per_pixel = denoiser.manifest.bytes_per_pixel;
-        let count = self.room.lanes(&self.layout.tiles, (each, per_pixel), lanes::MOST);
-        let mut networks = denoiser.copies(count)?;
-        let trial = std::array::from_fn(|axis| size[axis].min(TIMING_SIZE[axis]));
-        if networks.is_empty()
-            || (choice == ParallelChoice::IfFaster
-                && !denoiser.copies_are_faster(&mut networks, trial)?)
-        {
-            return Ok(self);
-        }
-        let mut lanes = Lanes::new(networks, self.lane_work())?;
-        for _ in 0..lanes.depth() {
-            lanes.recycle(LaneFrame::new(layout, &self.planes, self.noise.clone()));
-        }
-        self.lanes = Some(lanes);
-        Ok(self)
-    }
-
-    /// The number of frames in process at the same time.
-    pub fn frames_in_process(&self) -> usize {
-        self.lanes.as_ref().map_or(1, |lanes| lanes.depth().max(1))
-    }
-
-    fn planes_layout(&self) -> Layout {
-        self.denoiser().manifest.layout
-    }
-
-    /// What lanes do to frames at present.
-    fn lane_work(&self) -> LaneWork {
-        LaneWork {
-            recipe: self.denoiser().recipe().clone(),
-            tiles: self.layout.tiles.clone(),
-            layout: self.planes_layout(),
-            planes: self.planes.clone(),
-        }
-    }
-
-    /// Reads and measures a frame for a lane. Returns whether it has to be denoised.
-    fn prepare(&mut self, input: &VideoFrame, frame: &mut LaneFrame) -> Result<bool> {
-        if frame.noise.is_per_sample() != self.noise.is_per_sample() {
-            frame.noise = self.noise.clone();
-        }
-        std::mem::swap(&mut self.x, &mut frame.x);
-        std::mem::swap(&mut self.noise, &mut frame.noise);
-        self.converter.read(&input.bytes, &mut self.x);
-        let measured = self.measure();
-        if self.denoiser().options.strength != Strength::FULL {
-            frame.original.clone_from(&self.x);
-        }
-        std::mem::swap(&mut self.x, &mut frame.x);
-        std::mem::swap(&mut self.noise, &mut frame.noise);
-        frame.levels = self.levels;
-        measured.map(|()| self.levels != [0.0; 2] || self.is_blind())
-    }
-
-    /// Writes the next frame of the lanes, which is the result for `input`.
-    fn finish(
-        &mut self,
-        lanes: &mut Lanes,
-        input: &VideoFrame,
-        output: &mut VideoFrame,
-        watch: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<()> {
-        let (mut frame, outcome) = lanes.next(watch)?;
-        self.levels = frame.levels;
-        self.stream_status.sigma = Some(self.sigma());
-        std::mem::swap(&mut self.x, &mut frame.x);
-        if self.converter.holds_detail() {
-            self.converter.read(&input.bytes, &mut frame.x);
-        }
-        match outcome {
-            Ok(stats) => {
-                if let Some(stats) = stats {
-                    self.stream_status.repeated += stats.repeated as u64;
-                    self.failures.none();
-                }
-            }
-            Err(reason) => self.pass(input, reason)?,
-        }
-        let strength = self.denoiser().options.strength;
-        if strength != Strength::FULL {
-            strength.blend(&frame.original, &mut self.x);
-        }
-        self.converter.write(&self.x, strength.of(self.levels[1]), &mut output.bytes);
-        std::mem::swap(&mut self.x, &mut frame.x);
-        lanes.recycle(frame);
-        Ok(())
     }
 
     /// Storage for the noise of frames with such planes.
@@ -450,12 +335,12 @@ impl<'a> StreamDenoiser<'a> {
         )?;
         self.stream_status.quality = Self::quality(&self.candidates[step.network], step);
         let work = self.lane_work();
-        if let Some(lanes) = &mut self.lanes {
+        if let Some(parallel) = &mut self.parallel {
             // A frame that uses previous ones cannot be processed before them.
             if self.temporal_state.is_some() {
-                lanes.close();
+                parallel.close();
             }
-            lanes.set_work(work);
+            parallel.set_work(work);
         }
         Ok(())
     }
@@ -599,6 +484,43 @@ impl<'a> StreamDenoiser<'a> {
         Ok(network)
     }
 
+    /// Processes a frame while no other is in process.
+    fn process_alone(
+        &mut self,
+        input: &VideoFrame,
+        output: &mut VideoFrame,
+        watch: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        self.converter.read(&input.bytes, &mut self.x);
+        self.measure()?;
+        self.stream_status.sigma = Some(self.sigma());
+        let mut network = Duration::ZERO;
+        let strength = self.denoiser().options.strength;
+        if strength != Strength::FULL {
+            self.original.clone_from(&self.x);
+        }
+        if self.levels == [0.0; 2] && !self.is_blind() {
+            // The frame is not fused, so its motion is not tracked either.
+            if let Some(temporal_state) = &mut self.temporal_state {
+                temporal_state.temporal.reset_state();
+            }
+        } else {
+            match self.denoise(watch) {
+                Ok(took) => {
+                    network = took;
+                    self.failures.none();
+                }
+                Err(reason) => self.pass(input, reason)?,
+            }
+        }
+        if strength != Strength::FULL {
+            strength.blend(&self.original, &mut self.x);
+        }
+        self.converter.write(&self.x, strength.of(self.levels[1]), &mut output.bytes);
+        self.update_quality(network, started.elapsed().saturating_sub(network))
+    }
+
     /// Passes a frame through unchanged when the network gives invalid output.
     fn pass(&mut self, input: &VideoFrame, reason: Error) -> Result<()> {
         self.failures.tolerate(reason)?;
@@ -710,21 +632,17 @@ fn costs(candidates: &mut [Candidate<'_>], [width, height]: [usize; 2]) -> Resul
 
 impl FrameProcessor for StreamDenoiser<'_> {
     fn look_ahead(&self) -> usize {
-        self.lanes.as_ref().map_or(0, |lanes| lanes.depth().saturating_sub(1))
+        self.frames_in_process() - 1
+    }
+
+    fn most_look_ahead(&self) -> usize {
+        self.most_frames_in_process() - 1
     }
 
     fn announce(&mut self, next: Option<&VideoFrame>) {
-        let Some(input) = next else { return };
-        let Some(mut lanes) = self.lanes.take_if(|lanes| lanes.depth() > 0) else { return };
-        let mut frame = lanes.spare().unwrap_or_else(|| {
-            LaneFrame::new(self.planes_layout(), &self.planes, self.noise.clone())
-        });
-        match self.prepare(input, &mut frame) {
-            Ok(true) => lanes.denoise(frame),
-            Ok(false) => lanes.keep(frame, Ok(())),
-            Err(error) => lanes.keep(frame, Err(error)),
+        if let Some(input) = next {
+            self.pass_to_lanes(input);
         }
-        self.lanes = Some(lanes);
     }
 
     fn process(
@@ -733,39 +651,19 @@ impl FrameProcessor for StreamDenoiser<'_> {
         output: &mut VideoFrame,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
-        if let Some(mut lanes) = self.lanes.take_if(|lanes| lanes.has_frames()) {
-            let finished = self.finish(&mut lanes, input, output, watch);
-            self.lanes = Some(lanes);
-            return finished;
-        }
         let started = Instant::now();
-        self.converter.read(&input.bytes, &mut self.x);
-        self.measure()?;
-        self.stream_status.sigma = Some(self.sigma());
-        let mut network = Duration::ZERO;
-        let strength = self.denoiser().options.strength;
-        if strength != Strength::FULL {
-            self.original.clone_from(&self.x);
-        }
-        if self.levels == [0.0; 2] && !self.is_blind() {
-            // The frame is not fused, so its motion is not tracked either.
-            if let Some(temporal_state) = &mut self.temporal_state {
-                temporal_state.temporal.reset_state();
+        match self.parallel.take_if(Parallel::has_next) {
+            Some(mut parallel) => {
+                let finished = self.finish(&mut parallel, input, output, watch);
+                self.parallel = Some(parallel);
+                finished?;
             }
-        } else {
-            match self.denoise(watch) {
-                Ok(took) => {
-                    network = took;
-                    self.failures.none();
-                }
-                Err(reason) => self.pass(input, reason)?,
-            }
+            None => self.process_alone(input, output, watch)?,
         }
-        if strength != Strength::FULL {
-            strength.blend(&self.original, &mut self.x);
+        if let Some(parallel) = &mut self.parallel {
+            parallel.record(started);
         }
-        self.converter.write(&self.x, strength.of(self.levels[1]), &mut output.bytes);
-        self.update_quality(network, started.elapsed().saturating_sub(network))
+        Ok(())
     }
 
     fn stream_status(&self) -> StreamStatus {

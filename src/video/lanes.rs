@@ -4,6 +4,10 @@
 //! another program uses. Threads with a frame each do not, and the frames are read, measured and
 //! written meanwhile.
 
+mod trials;
+
+pub(super) use self::trials::Trials;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -88,8 +92,6 @@ pub(super) struct Lanes {
     /// The number of the first of them.
     first: usize,
     spare: Vec<LaneFrame>,
-    /// Whether more frames are taken.
-    open: bool,
 }
 
 impl Lanes {
@@ -107,7 +109,6 @@ impl Lanes {
             pending: VecDeque::new(),
             first: 0,
             spare: Vec::new(),
-            open: true,
         };
         for mut network in networks {
             let (waiting, finished, stop) =
@@ -121,21 +122,6 @@ impl Lanes {
             lanes.threads.push(spawned?);
         }
         Ok(lanes)
-    }
-
-    /// The number of frames that are in process at the same time; 0 if no more are taken.
-    pub(super) fn depth(&self) -> usize {
-        if self.open { FRAMES_PER_LANE * self.threads.len() } else { 0 }
-    }
-
-    /// Takes no more frames.
-    pub(super) fn close(&mut self) {
-        self.open = false;
-    }
-
-    /// Whether there are frames to return.
-    pub(super) fn has_frames(&self) -> bool {
-        !self.pending.is_empty()
     }
 
     /// Sets what is done to frames from now on.

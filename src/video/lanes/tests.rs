@@ -84,7 +84,6 @@ fn next(lanes: &mut Lanes) -> (f32, Outcome) {
 fn frames_return_in_order_whichever_lane_is_slow() {
     for pauses in [[0, 20], [20, 0]] {
         let mut lanes = lanes(&pauses, None);
-        assert_eq!(lanes.depth(), 4);
         (0..4).for_each(|value| lanes.denoise(frame(value)));
         for value in 0..20 {
             let (found, outcome) = next(&mut lanes);
@@ -115,7 +114,7 @@ fn a_frame_that_fails_is_the_only_one() {
                 outcome.unwrap();
             }
         }
-        assert!(!lanes.has_frames());
+        assert!(lanes.pending.is_empty());
     }
 }
 
