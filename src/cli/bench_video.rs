@@ -53,7 +53,7 @@ impl VideoBench<'_> {
             "{} on {device}, {}, {cores} threads: 4:2:0 video of a scene at rest with noise of \
              sigma 10 in RGB\n\
              \n\
-             | size | precision | fps of the bare session | fps, frame by frame | fps | fps with \
+             | size | precision | fps of the network alone | fps, one by one | fps | fps with \
              --temporal | peak memory |\n\
              |---|---|---|---|---|---|---|\n",
             manifest.name,
@@ -87,7 +87,7 @@ impl VideoBench<'_> {
                 let record: Value = json!({
                     "model": manifest.name, "precision": precision.name(), "width": width,
                     "height": height,
-                    "fps_session": bare, "fps_frame_by_frame": single, "fps": parallel,
+                    "fps_network": bare, "fps_one_by_one": single, "fps": parallel,
                     "fps_temporal": temporal, "peak_resident_bytes": peak,
                     "device": device.to_string(), "cpu": machine::cpu_name(),
                     "threads": cores,

@@ -69,6 +69,9 @@ pub(crate) struct Arguments {
     sampling: SamplingOptions,
 
     /// Temporal fusion, which uses previous frames: on, off, or auto, which is on for live sources
+    ///
+    /// Without it, several frames of a file are denoised at the same time, on one thread each, while
+    /// that is faster.
     #[arg(
         long,
         value_name = "WHEN",

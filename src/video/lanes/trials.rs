@@ -15,7 +15,7 @@ const LEAST_GAIN: f64 = 0.97;
 const TRIAL_SHARE: f64 = 0.02;
 
 /// Limits of the time between trials.
-const WAITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(60)];
+const WAITS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 
 /// Change of the time of a frame, as a ratio, after which the next trial comes earlier: the load of
 /// the machine or the frames have changed.
@@ -23,6 +23,9 @@ const CHANGED: f64 = 1.15;
 
 /// Part of that wait which is kept then.
 const EARLIER: f64 = 0.25;
+
+/// Times of a frame after which the program was paused rather than slow.
+const PAUSE: f64 = 8.0;
 
 /// Part of the time that processing takes at least for a trial. Otherwise the source or the sink
 /// limits the rate.
@@ -101,10 +104,18 @@ impl Trials {
             self.settling -= 1;
             return;
         }
+        let elapsed = ended.saturating_duration_since(last);
+        let [alone, together] = self.times();
+        if let Some(usual) = alone.or(together)
+            && elapsed.as_secs_f64() > PAUSE * usual
+        {
+            self.measured = Measured::default();
+            return;
+        }
         let round = self.frames();
         let measured = &mut self.measured;
         measured.frames += 1;
-        measured.elapsed += ended.saturating_duration_since(last);
+        measured.elapsed += elapsed;
         measured.processing += ended.saturating_duration_since(started);
         // Lanes finish frames together, so only whole rounds have a mean.
         if !measured.frames.is_multiple_of(round) || measured.elapsed < SHORTEST {
@@ -158,7 +169,7 @@ impl Trials {
         let due = self.decided.is_none_or(|(at, wait)| {
             let changed =
                 self.times[way].is_some_and(|then| (recent / then).max(then / recent) > CHANGED);
-            let wait = if changed { wait.mul_f64(EARLIER).max(WAITS[0]) } else { wait };
+            let wait = if changed { wait.mul_f64(EARLIER) } else { wait };
             now.saturating_duration_since(at) >= wait
         });
         if due && !is_waiting {
@@ -217,6 +228,11 @@ mod tests {
             1e3 * (self.now - self.began).as_secs_f64() / f64::from(self.frames)
         }
 
+        /// Whether frames are processed in parallel, apart from a trial.
+        fn is_parallel(&self) -> bool {
+            self.trials.parallel != self.trials.on_trial
+        }
+
         fn parallel_part(&self) -> f64 {
             f64::from(self.in_parallel) / f64::from(self.frames)
         }
@@ -229,7 +245,7 @@ mod tests {
             let mean = machine.run(200, [alone, together], 0).mean();
             let best = alone.min(together) as f64;
             assert!(mean < 1.03 * best, "{alone} {together}: {mean}");
-            assert_eq!(machine.trials.is_parallel(), together < alone);
+            assert_eq!(machine.is_parallel(), together < alone);
         }
     }
 
@@ -237,10 +253,10 @@ mod tests {
     fn a_change_of_load_changes_the_way_within_seconds() {
         let mut machine = Machine::new();
         machine.run(60, [100, 105], 0);
-        assert!(!machine.trials.is_parallel());
-        assert!(machine.run(10, [160, 110], 0).trials.is_parallel());
+        assert!(!machine.is_parallel());
+        assert!(machine.run(10, [160, 110], 0).is_parallel());
         assert!(machine.run(60, [160, 110], 0).parallel_part() > 0.9);
-        assert!(!machine.run(30, [60, 150], 0).trials.is_parallel());
+        assert!(!machine.run(30, [60, 150], 0).is_parallel());
         assert!(machine.run(60, [60, 150], 0).parallel_part() < 0.1);
     }
 
@@ -258,17 +274,17 @@ mod tests {
         machine.run(60, [50, 30], 200);
         assert_eq!((machine.in_parallel, machine.trials.changes()), (0, 0));
         machine.run(60, [50, 30], 0);
-        assert!(machine.trials.is_parallel());
+        assert!(machine.is_parallel());
         machine.run(60, [50, 30], 200);
-        assert!(!machine.trials.is_parallel());
+        assert!(!machine.is_parallel());
     }
 
     #[test]
     fn a_pause_of_the_whole_program_is_not_lasting() {
         let mut machine = Machine::new();
         machine.run(20, [100, 60], 0).now += Duration::from_secs(30);
-        assert!(machine.run(60, [100, 60], 0).parallel_part() > 0.7);
-        assert!(machine.trials.is_parallel());
+        assert!(machine.run(60, [100, 60], 0).parallel_part() > 0.9);
+        assert!(machine.is_parallel());
     }
 
     #[test]
