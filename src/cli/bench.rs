@@ -19,7 +19,8 @@ use super::run_args::RunArgs;
 /// Rounds alternate between evaluations of the network alone and whole frames (pixels in, pixels
 /// out) with as many evaluations, so that disturbances affect both. Their medians are reported, and
 /// the ratio of the two, which is Eddy's own overhead. With --video, a table of frames per second
-/// of denoised streams is printed, by size, precision and --temporal.
+/// of denoised streams is printed, by size and precision: evaluations of whole frames alone, frames
+/// of a file one by one, several at the same time where that is faster, and with --temporal.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A bundled model, the folder of a model package or an .onnx file
@@ -27,8 +28,7 @@ pub(crate) struct Arguments {
     model: String,
 
     /// Measure frames per second of video, at 640x480, 1280x720 and 1920x1080 or at --size, each
-    /// for
-    /// --seconds
+    /// for --seconds
     #[arg(long, conflicts_with = "steps")]
     video: bool,
 

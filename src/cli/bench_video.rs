@@ -8,8 +8,9 @@ use eddy::media::stream::{
     Chroma, PixelFormat, Rate, ReadOutcome, Sink, Source, VideoFormat, VideoFrame,
 };
 use eddy::model::{Package, Precision, Task};
+use eddy::network::Network;
 use eddy::task::{Budget, DenoiseOptions, Denoiser, TileChoice};
-use eddy::video::{Candidate, PipelineOptions, RunStatus, StreamDenoiser, run};
+use eddy::video::{Candidate, ParallelChoice, PipelineOptions, RunStatus, StreamDenoiser, run};
 use serde_json::{Value, json};
 
 use super::console::Console;
@@ -52,8 +53,9 @@ impl VideoBench<'_> {
             "{} on {device}, {}, {cores} threads: 4:2:0 video of a scene at rest with noise of \
              sigma 10 in RGB\n\
              \n\
-             | size | precision | fps | fps with --temporal | peak memory |\n\
-             |---|---|---|---|---|\n",
+             | size | precision | fps of the network alone | fps, one by one | fps | fps with \
+             --temporal | peak memory |\n\
+             |---|---|---|---|---|---|---|\n",
             manifest.name,
             machine::cpu_name(),
         );
@@ -62,32 +64,31 @@ impl VideoBench<'_> {
         for [width, height] in sizes {
             for precision in &self.precisions {
                 let mut network = self.opened.load(&manifest.name, |runtime, options| {
-                    self.package.load(runtime, *precision, options)
+                    self.package.load_with_fallback(runtime, *precision, options)
                 })?;
-                let mut fps = |temporal| -> eddy::Result<f64> {
+                let bare = self.bare_fps(&mut network, [width, height])?;
+                let mut fps = |mode| -> eddy::Result<f64> {
                     let options = DenoiseOptions {
                         tile: self.tile,
                         budget: self.budget,
                         ..DenoiseOptions::default()
                     };
                     let denoiser = Denoiser::new(manifest, &mut network, options)?;
-                    self.fps(
-                        Candidate { denoiser, precision: *precision },
-                        [width, height],
-                        temporal,
-                    )
+                    self.fps(Candidate { denoiser, precision: *precision }, [width, height], mode)
                 };
-                let (single, temporal) = (fps(false)?, fps(true)?);
+                let single = fps(Mode::FrameByFrame)?;
+                let (parallel, temporal) = (fps(Mode::InParallel)?, fps(Mode::Temporal)?);
                 let peak = machine::peak_resident_memory();
                 let mebibytes = peak as f64 / f64::from(1 << 20);
                 let row = format!(
-                    "| {width}x{height} | {precision} | {single:.1} | {temporal:.1} | \
-                     {mebibytes:.0} MiB |"
+                    "| {width}x{height} | {precision} | {bare:.1} | {single:.1} | {parallel:.1} | \
+                     {temporal:.1} | {mebibytes:.0} MiB |"
                 );
                 let record: Value = json!({
                     "model": manifest.name, "precision": precision.name(), "width": width,
                     "height": height,
-                    "fps": single, "fps_temporal": temporal, "peak_resident_bytes": peak,
+                    "fps_network": bare, "fps_one_by_one": single, "fps": parallel,
+                    "fps_temporal": temporal, "peak_resident_bytes": peak,
                     "device": device.to_string(), "cpu": machine::cpu_name(),
                     "threads": cores,
                 });
@@ -97,11 +98,36 @@ impl VideoBench<'_> {
         Ok(())
     }
 
+    /// Evaluations of whole frames per second, without anything around them.
+    fn bare_fps(
+        &self,
+        network: &mut dyn Network,
+        [width, height]: [usize; 2],
+    ) -> eddy::Result<f64> {
+        let manifest = &self.package.manifest;
+        let side = |length: usize| {
+            length.div_ceil(manifest.layout.pixels()).next_multiple_of(manifest.multiple_of)
+        };
+        network.bind([1, manifest.channels, side(height), side(width)])?;
+        network.evaluate(1.0)?;
+        let (started, mut count) = (Instant::now(), 0);
+        while count < MIN_FRAMES || started.elapsed().as_secs_f64() < self.seconds {
+            interrupt::check()?;
+            network.evaluate(1.0)?;
+            count += 1;
+        }
+        Ok(count as f64 / started.elapsed().as_secs_f64())
+    }
+
     /// Frames per second, measured with the threads of a file stream.
-    fn fps(&self, candidate: Candidate<'_>, size: [usize; 2], temporal: bool) -> eddy::Result<f64> {
+    fn fps(&self, candidate: Candidate<'_>, size: [usize; 2], mode: Mode) -> eddy::Result<f64> {
         let source = Scene::new(size, Duration::from_secs_f64(self.seconds));
         let video = source.video.clone();
+        let temporal = mode == Mode::Temporal;
         let mut denoiser = StreamDenoiser::new(vec![candidate], &video, &video, temporal, None)?;
+        if mode == Mode::InParallel {
+            denoiser = denoiser.with_frames_in_parallel(ParallelChoice::IfFaster)?;
+        }
         let sink = NullSink(video);
         let watch = &mut |_: &RunStatus<'_>| interrupt::poll();
         let (summary, ended) =
@@ -109,6 +135,17 @@ impl VideoBench<'_> {
         ended?;
         Ok(summary.counters.rate())
     }
+}
+
+/// How the frames of a stream are processed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// One after the other.
+    FrameByFrame,
+    /// Several at the same time, where that is faster.
+    InParallel,
+    /// With previous ones.
+    Temporal,
 }
 
 /// A static shaded scene with new noise in each frame, of limited duration.

@@ -1,16 +1,22 @@
 //! A package's network with its f32 network as a fallback.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Package, Precision};
 use crate::error::Result;
-use crate::network::{self, Inputs, Network, OnnxNetwork, Runtime, SessionOptions, Shape};
+use crate::network::{
+    self, Device, Inputs, Network, OnnxNetwork, Runtime, SessionOptions, Shape, default_threads,
+};
+
+/// Parameters of the largest network of which copies are worth their memory.
+const MOST_COPIED: u64 = 16_000_000;
 
 /// A network with a fallback for invalid output: the package's f32 file, loaded on first use. If
 /// the network is the f32 file itself, it is evaluated again.
 #[derive(Debug)]
 pub struct NetworkWithFallback<'a> {
-    package: &'a Package,
+    package: Cow<'a, Package>,
     runtime: Arc<Runtime>,
     precision: Precision,
     options: SessionOptions,
@@ -29,15 +35,33 @@ impl Package {
         precision: Precision,
         options: SessionOptions,
     ) -> Result<NetworkWithFallback<'_>> {
-        let network = self.load(runtime, precision, options)?;
-        Ok(NetworkWithFallback {
-            package: self,
-            runtime: Arc::clone(runtime),
-            precision,
-            options,
-            network,
-            exact: None,
-        })
+        NetworkWithFallback::load(Cow::Borrowed(self), runtime, precision, options)
+    }
+}
+
+impl<'a> NetworkWithFallback<'a> {
+    fn load(
+        package: Cow<'a, Package>,
+        runtime: &Arc<Runtime>,
+        precision: Precision,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let network = package.load(runtime, precision, options)?;
+        let runtime = Arc::clone(runtime);
+        Ok(Self { package, runtime, precision, options, network, exact: None })
+    }
+
+    fn threads(&self) -> usize {
+        if self.options.threads == 0 { default_threads() } else { self.options.threads }
+    }
+
+    /// Whether evaluations on one thread each are faster than one on several, and copies cost
+    /// little memory. A network with a recurrent state evaluates frames in order.
+    fn is_copied(&self) -> bool {
+        let manifest = &self.package.manifest;
+        self.options.device == Device::Cpu
+            && manifest.states.is_empty()
+            && manifest.parameters.is_some_and(|count| count <= MOST_COPIED)
     }
 }
 
@@ -71,13 +95,31 @@ impl Network for NetworkWithFallback<'_> {
         self.network.trim_memory(small)
     }
 
+    fn most_copies(&self, most: usize) -> usize {
+        if self.is_copied() { self.threads().min(most) } else { 0 }
+    }
+
+    fn copies(&self, count: usize) -> Result<Vec<Box<dyn Network + Send>>> {
+        let (package, runtime, precision) =
+            (self.package.clone().into_owned(), Arc::clone(&self.runtime), self.precision);
+        let options = SessionOptions { threads: (self.threads() / count).max(1), ..self.options };
+        network::load(&self.package.manifest.name, move || {
+            let copy = |_| {
+                let package = Cow::Owned(package.clone());
+                let copy = NetworkWithFallback::load(package, &runtime, precision, options)?;
+                Ok(Box::new(copy) as Box<dyn Network + Send>)
+            };
+            (0..count).map(copy).collect()
+        })
+    }
+
     fn fallback(&mut self) -> Result<Option<&mut dyn Network>> {
         if self.precision == Precision::F32 {
             return Ok(Some(&mut self.network));
         }
         if self.exact.is_none() && self.package.manifest.files.contains_key(&Precision::F32) {
             let (package, runtime, options) =
-                (self.package.clone(), Arc::clone(&self.runtime), self.options);
+                (self.package.clone().into_owned(), Arc::clone(&self.runtime), self.options);
             let load = move || package.load(&runtime, Precision::F32, options);
             self.exact = Some(network::load(&self.package.manifest.name, load)?);
         }

@@ -32,7 +32,7 @@ pub use trial::{Element, Feed, Port, ProbeSession};
 pub(crate) use watch::load;
 pub use watch::{is_load_abandoned, limit_evaluations, stop_evaluations, too_long};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The shape of a batch of inputs: `[batch, channels, height, width]`.
 pub type Shape = [usize; 4];
@@ -89,6 +89,22 @@ pub trait Network {
     /// When the runtime reports a failure.
     fn trim_memory(&mut self, _small: Shape) -> Result<()> {
         Ok(())
+    }
+
+    /// The number of copies of this network, at most `most`, that are useful for several evaluations
+    /// at the same time. By default there are none, as where a single evaluation uses the device
+    /// better.
+    fn most_copies(&self, _most: usize) -> usize {
+        0
+    }
+
+    /// That many copies of this network, as allowed by [`most_copies`](Self::most_copies). Its
+    /// threads are divided among them. Each copy is independent and has its own fallback.
+    ///
+    /// # Errors
+    /// When a copy cannot be loaded.
+    fn copies(&self, _count: usize) -> Result<Vec<Box<dyn Network + Send>>> {
+        Err(Error::evaluation("this network has no copies"))
     }
 
     /// The fallback network to evaluate when this one gives invalid output: the f32 network, which

@@ -113,6 +113,22 @@ impl MemoryHeadroom {
         Self { gains_from_large_tiles: network.gains_from_large_tiles(), ..self }
     }
 
+    /// The number of lanes, up to `most`, that can work on these tiles beside the network that works
+    /// on them already, when each lane also holds `bytes`.
+    pub(crate) fn lanes(
+        self,
+        tiles: &TilePlan,
+        bytes: u64,
+        bytes_per_pixel: Option<usize>,
+        most: usize,
+    ) -> usize {
+        let (width, height) = tiles.tile_size();
+        let working = width * height * bytes_per_pixel.unwrap_or(UNKNOWN_BYTES_PER_PIXEL);
+        let lane = bytes + working as u64;
+        let left = self.max_memory.saturating_sub(self.held + working as u64);
+        usize::try_from(left / lane.max(1)).unwrap_or(most).min(most)
+    }
+
     /// Divides an image of `width` by `height` pixels and `planes` planes into the fastest tiles
     /// that fit.
     ///

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::media::stream::Matrix;
 use crate::media::{Image, Samples};
 use crate::model::{Layout, Manifest, Task};
-use crate::network::{Colors, Network};
+use crate::network::{Colors, Network, Shape};
 use crate::tensor;
 use crate::tile::TilePlan;
 
@@ -232,12 +232,44 @@ struct Noise {
     limited: bool,
 }
 
+/// What is done to a tensor, on any thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    plan: Plan,
+    seed: u64,
+}
+
+impl Recipe {
+    /// `seed` is that of fresh noise.
+    pub(crate) fn new(plan: Plan, seed: u64) -> Self {
+        Self { plan, seed }
+    }
+
+    /// As [`Denoiser::run`], with this network.
+    pub(crate) fn run(
+        &self,
+        network: &mut dyn Network,
+        x: &mut Array4<f32>,
+        sigma: &SigmaMap,
+        tiles: &TilePlan,
+        known: Option<&dyn CachedTiles>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<RunStats> {
+        let noise = Philox::new(self.seed);
+        let taken = std::mem::replace(x, Array4::zeros([0; 4]));
+        let mut state = State::new(taken, &self.plan, &noise, sigma)?.with_cached(known);
+        let done = execute(&self.plan, network, &mut state, tiles, sigma, watch);
+        *x = state.into_inner();
+        done
+    }
+}
+
 /// A denoising network with its options.
 pub struct Denoiser<'a> {
     pub(crate) manifest: &'a Manifest,
     network: &'a mut dyn Network,
     pub(crate) options: DenoiseOptions,
-    plan: Plan,
+    recipe: Recipe,
     pub(crate) range: tensor::Range,
 }
 
@@ -294,7 +326,8 @@ impl<'a> Denoiser<'a> {
         let plan = denoise_plan(steps, options.eta)?;
         let [low, high] = manifest.range;
         let range = tensor::Range::new(low, high)?;
-        Ok(Self { manifest, network, options, plan, range })
+        let recipe = Recipe::new(plan, options.seed);
+        Ok(Self { manifest, network, options, recipe, range })
     }
 
     /// Sets the noise level from an assessment, for the planes of the network's layout. A blind
@@ -317,7 +350,7 @@ impl<'a> Denoiser<'a> {
 
     /// Sampler steps: network evaluations for an image in one tile.
     pub fn steps(&self) -> usize {
-        self.plan.steps.len()
+        self.recipe.plan.steps.len()
     }
 
     /// Sets the number of sampler steps.
@@ -326,18 +359,16 @@ impl<'a> Denoiser<'a> {
     /// [`Error::Usage`] for a number out of range.
     pub fn set_steps(&mut self, steps: usize) -> Result<()> {
         if steps != self.steps() {
-            self.plan = denoise_plan(steps, self.options.eta)?;
+            self.recipe.plan = denoise_plan(steps, self.options.eta)?;
         }
         Ok(())
     }
 
     /// Approximate time of an evaluation per pixel in seconds: the shortest of a few at that size.
     pub(crate) fn seconds_per_pixel(&mut self, [width, height]: [usize; 2]) -> Result<f64> {
-        let (multiple, pixels) =
-            (self.manifest.locality().multiple_of, self.manifest.layout.pixels());
-        let [width, height] =
-            [width, height].map(|length| length.div_ceil(pixels).next_multiple_of(multiple));
-        self.network.bind([1, self.manifest.channels, height, width])?;
+        let shape = self.shape_of([width, height]);
+        let [_, _, rows, columns] = shape;
+        self.network.bind(shape)?;
         // The first evaluation allocates memory.
         self.network.evaluate(1.0)?;
         let mut shortest = f64::INFINITY;
@@ -351,7 +382,31 @@ impl<'a> Denoiser<'a> {
                 break;
             }
         }
-        Ok(shortest / (width * height * pixels * pixels) as f64)
+        let pixels = self.manifest.layout.pixels();
+        Ok(shortest / (rows * columns * pixels * pixels) as f64)
+    }
+
+    /// The shape of the network's sample for an image of that size.
+    fn shape_of(&self, size: [usize; 2]) -> Shape {
+        let (multiple, pixels) =
+            (self.manifest.locality().multiple_of, self.manifest.layout.pixels());
+        let [width, height] = size.map(|length| length.div_ceil(pixels).next_multiple_of(multiple));
+        [1, self.manifest.channels, height, width]
+    }
+
+    /// What is done to each image, whatever its noise.
+    pub(crate) fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The number of useful copies of the network, as by [`Network::most_copies`].
+    pub(crate) fn most_copies(&self, most: usize) -> usize {
+        self.network.most_copies(most)
+    }
+
+    /// Copies of the network, as by [`Network::copies`].
+    pub(crate) fn copies(&self, count: usize) -> Result<Vec<Box<dyn Network + Send>>> {
+        self.network.copies(count)
     }
 
     /// Denoises `image` in place; alpha and the colors of fully transparent pixels are kept.
@@ -382,7 +437,7 @@ impl<'a> Denoiser<'a> {
         image: &mut Image,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<DenoiseReport> {
-        let steps = self.plan.steps.len();
+        let steps = self.recipe.plan.steps.len();
         // Computed before the tiles, so that the budget includes a map.
         let Noise { map, sigma, chroma, limited } = self.noise(&self.options.sigma, image)?;
         let has_planes = self.manifest.layout == Layout::Yuv420 && image.color_channels() == 3;
@@ -415,7 +470,8 @@ impl<'a> Denoiser<'a> {
         if self.manifest.layout == Layout::Yuv420 {
             let mut pixels = PlanePixels::new(image, chroma.unwrap_or_default() as f32);
             if steps == 1 {
-                let stats = execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
+                let stats =
+                    execute(&self.recipe.plan, self.network, &mut pixels, &tiles, &map, watch)?;
                 report.repeated = stats.repeated;
                 return Ok(report);
             }
@@ -434,7 +490,7 @@ impl<'a> Denoiser<'a> {
         }
         if steps == 1 {
             let mut pixels = Pixels::new(image, self.range, self.manifest.channels);
-            let stats = execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
+            let stats = execute(&self.recipe.plan, self.network, &mut pixels, &tiles, &map, watch)?;
             report.repeated = stats.repeated;
             return Ok(report);
         }
@@ -455,12 +511,7 @@ impl<'a> Denoiser<'a> {
         known: Option<&dyn CachedTiles>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<RunStats> {
-        let noise = Philox::new(self.options.seed);
-        let taken = std::mem::replace(x, Array4::zeros([0; 4]));
-        let mut state = State::new(taken, &self.plan, &noise, sigma)?.with_cached(known);
-        let done = execute(&self.plan, self.network, &mut state, tiles, sigma, watch);
-        *x = state.into_inner();
-        done
+        self.recipe.run(self.network, x, sigma, tiles, known, watch)
     }
 
     /// The ratio of the network's sigma to that of red, green and blue: luma has less
@@ -478,7 +529,7 @@ impl<'a> Denoiser<'a> {
         sigma: &SigmaMap,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<RunStats> {
-        execute(&self.plan, self.network, canvas, tiles, sigma, watch)
+        execute(&self.recipe.plan, self.network, canvas, tiles, sigma, watch)
     }
 
     /// The noise level of an image.

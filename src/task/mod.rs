@@ -23,6 +23,7 @@ pub(crate) use bicubic::keys;
 pub(crate) use budget::UNKNOWN_BYTES_PER_PIXEL;
 pub use budget::{Budget, MemoryHeadroom, TileChoice};
 pub(crate) use decode::decode;
+pub(crate) use denoise::Recipe;
 pub use denoise::{DenoiseOptions, DenoiseReport, Denoiser, SigmaChoice, Strength};
 pub use estimate::estimate_sigma;
 pub use generate::{Classes, Classifier, GenerateOptions, GenerateRequest, Generator, as_images};

@@ -147,6 +147,11 @@ impl YuvFrameConverter {
         &self.video
     }
 
+    /// Whether [`write`](Self::write) needs what the last [`read`](Self::read) left here.
+    pub(crate) fn holds_detail(&self) -> bool {
+        self.larger.is_some()
+    }
+
     /// Bytes held between frames.
     pub fn bytes(&self) -> usize {
         let conversion = self.conversion.as_ref().map_or(0, |conversion| {

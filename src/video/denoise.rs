@@ -1,9 +1,14 @@
 //! Denoises the frames of a stream, in buffers that are allocated once.
 
+mod parallel;
+
+pub use self::parallel::{ParallelChoice, ParallelStatistics};
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::parallel::Parallel;
 use super::noise::Noise;
 use super::pipeline::{FailurePolicy, memory};
 use super::planes::Planes;
@@ -60,6 +65,8 @@ pub struct StreamDenoiser<'a> {
     room: MemoryHeadroom,
     layout: WorkingLayout,
     controller: Option<QualityController>,
+    /// Where several frames may be processed at the same time.
+    parallel: Option<Parallel>,
     /// Standard deviation of the noise for each group of planes, as a part of the full range; 0
     /// before the first frame.
     levels: [f64; 2],
@@ -208,6 +215,7 @@ impl<'a> StreamDenoiser<'a> {
             candidates,
             converter,
             controller,
+            parallel: None,
             levels: [0.0; 2],
             is_correlated: false,
             limited: false,
@@ -326,6 +334,14 @@ impl<'a> StreamDenoiser<'a> {
             self.room,
         )?;
         self.stream_status.quality = Self::quality(&self.candidates[step.network], step);
+        let work = self.lane_work();
+        if let Some(parallel) = &mut self.parallel {
+            // A frame that uses previous ones cannot be processed before them.
+            if self.temporal_state.is_some() {
+                parallel.close();
+            }
+            parallel.set_work(work);
+        }
         Ok(())
     }
 
@@ -468,6 +484,43 @@ impl<'a> StreamDenoiser<'a> {
         Ok(network)
     }
 
+    /// Processes a frame while no other is in process.
+    fn process_alone(
+        &mut self,
+        input: &VideoFrame,
+        output: &mut VideoFrame,
+        watch: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        self.converter.read(&input.bytes, &mut self.x);
+        self.measure()?;
+        self.stream_status.sigma = Some(self.sigma());
+        let mut network = Duration::ZERO;
+        let strength = self.denoiser().options.strength;
+        if strength != Strength::FULL {
+            self.original.clone_from(&self.x);
+        }
+        if self.levels == [0.0; 2] && !self.is_blind() {
+            // The frame is not fused, so its motion is not tracked either.
+            if let Some(temporal_state) = &mut self.temporal_state {
+                temporal_state.temporal.reset_state();
+            }
+        } else {
+            match self.denoise(watch) {
+                Ok(took) => {
+                    network = took;
+                    self.failures.none();
+                }
+                Err(reason) => self.pass(input, reason)?,
+            }
+        }
+        if strength != Strength::FULL {
+            strength.blend(&self.original, &mut self.x);
+        }
+        self.converter.write(&self.x, strength.of(self.levels[1]), &mut output.bytes);
+        self.update_quality(network, started.elapsed().saturating_sub(network))
+    }
+
     /// Passes a frame through unchanged when the network gives invalid output.
     fn pass(&mut self, input: &VideoFrame, reason: Error) -> Result<()> {
         self.failures.tolerate(reason)?;
@@ -512,6 +565,14 @@ impl Converter {
         match self {
             Self::Full(both) => both.iter().map(FrameConverter::bytes).sum(),
             Self::Yuv(frames) => frames.bytes(),
+        }
+    }
+
+    /// Whether a frame is written with what was kept when it was read.
+    fn holds_detail(&self) -> bool {
+        match self {
+            Self::Full(_) => false,
+            Self::Yuv(frames) => frames.holds_detail(),
         }
     }
 
@@ -570,6 +631,20 @@ fn costs(candidates: &mut [Candidate<'_>], [width, height]: [usize; 2]) -> Resul
 }
 
 impl FrameProcessor for StreamDenoiser<'_> {
+    fn look_ahead(&self) -> usize {
+        self.frames_in_process() - 1
+    }
+
+    fn most_look_ahead(&self) -> usize {
+        self.most_frames_in_process() - 1
+    }
+
+    fn announce(&mut self, next: Option<&VideoFrame>) {
+        if let Some(input) = next {
+            self.pass_to_lanes(input);
+        }
+    }
+
     fn process(
         &mut self,
         input: &VideoFrame,
@@ -577,33 +652,18 @@ impl FrameProcessor for StreamDenoiser<'_> {
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
         let started = Instant::now();
-        self.converter.read(&input.bytes, &mut self.x);
-        self.measure()?;
-        self.stream_status.sigma = Some(self.sigma());
-        let mut network = Duration::ZERO;
-        let strength = self.denoiser().options.strength;
-        if strength != Strength::FULL {
-            self.original.clone_from(&self.x);
-        }
-        if self.levels == [0.0; 2] && !self.is_blind() {
-            // The frame is not fused, so its motion is not tracked either.
-            if let Some(temporal_state) = &mut self.temporal_state {
-                temporal_state.temporal.reset_state();
+        match self.parallel.take_if(Parallel::has_next) {
+            Some(mut parallel) => {
+                let finished = self.finish(&mut parallel, input, output, watch);
+                self.parallel = Some(parallel);
+                finished?;
             }
-        } else {
-            match self.denoise(watch) {
-                Ok(took) => {
-                    network = took;
-                    self.failures.none();
-                }
-                Err(reason) => self.pass(input, reason)?,
-            }
+            None => self.process_alone(input, output, watch)?,
         }
-        if strength != Strength::FULL {
-            strength.blend(&self.original, &mut self.x);
+        if let Some(parallel) = &mut self.parallel {
+            parallel.record(started);
         }
-        self.converter.write(&self.x, strength.of(self.levels[1]), &mut output.bytes);
-        self.update_quality(network, started.elapsed().saturating_sub(network))
+        Ok(())
     }
 
     fn stream_status(&self) -> StreamStatus {

@@ -3,6 +3,7 @@
 mod denoise;
 mod fields;
 mod frame_window;
+mod lanes;
 mod models;
 mod noise;
 mod pipeline;
@@ -12,7 +13,9 @@ mod temporal;
 mod upscale;
 mod working_layout;
 
-pub use denoise::{Candidate, StreamDenoiser, TemporalStatistics};
+pub use denoise::{
+    Candidate, ParallelChoice, ParallelStatistics, StreamDenoiser, TemporalStatistics,
+};
 pub use fields::{Fields, field_of};
 pub use frame_window::FrameWindowDenoiser;
 pub use models::{models_of_stream, precisions_of_stream};

@@ -44,10 +44,7 @@ pub(super) struct WorkingLayout {
     pub(super) reduced: Option<ReducedResolution>,
     /// Present where previous frames are used.
     pub(super) cache: Option<TileCache>,
-    /// The input of the network, where it differs from the planes; and the map of sigma on which
-    /// it is conditioned.
-    packed: Vec<f32>,
-    map: SigmaMap,
+    input: NetworkInput,
 }
 
 impl WorkingLayout {
@@ -67,6 +64,7 @@ impl WorkingLayout {
         let planes = Planes::of(layout, channels, size);
         let small = Self::planes(denoiser, size, step.scale);
         let (sample, large) = (grid(layout, &small), planes.first());
+        let input = NetworkInput::new(layout, &small);
         let reduced =
             (step.scale != Scale::FULL).then(|| ReducedResolution::new(planes, small, per_sample));
         let cache = temporal.then(|| {
@@ -79,11 +77,7 @@ impl WorkingLayout {
             };
             TileCache::new([channels, sample[0], sample[1]], ratio, policy, &tiles, locality)
         });
-        let packed = match layout {
-            Layout::Full => Vec::new(),
-            Layout::Yuv420 => vec![0.0; channels * sample[0] * sample[1]],
-        };
-        Ok(Self { tiles, reduced, cache, packed, map: SigmaMap::ABSOLUTE })
+        Ok(Self { tiles, reduced, cache, input })
     }
 
     /// The planes that the network processes, for frames of that size.
@@ -119,17 +113,86 @@ impl WorkingLayout {
         noise: &mut Noise,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<RunStats> {
-        let (layout, channels) = (denoiser.manifest.layout, denoiser.manifest.channels);
+        let Self { tiles, cache, input, .. } = self;
+        let layout = denoiser.manifest.layout;
+        input.pass(layout, planes, (x, noise), |tensor, map| {
+            run(denoiser, tiles, (cache.as_mut(), temporal_state), (tensor, map), watch)
+        })
+    }
+}
+
+/// Denoises the tiles of `x` that need an update, where previous frames are used, or else all.
+fn run(
+    denoiser: &mut Denoiser<'_>,
+    tiles: &TilePlan,
+    previous: (Option<&mut TileCache>, Option<&mut TemporalState>),
+    (x, map): (&mut Array4<f32>, &SigmaMap),
+    watch: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<RunStats> {
+    let mut watch = |_| watch();
+    let (Some(cache), Some(temporal_state)) = previous else {
+        return denoiser.run(x, map, tiles, None, &mut watch);
+    };
+    let due = cache.due(&temporal_state.temporal, tiles);
+    temporal_state.frames += 1;
+    let stats = match due {
+        TilesToUpdate::Nothing => {
+            x.as_slice_mut().unwrap_or_default().copy_from_slice(cache.result());
+            RunStats::default()
+        }
+        TilesToUpdate::Tiles => {
+            temporal_state.active += cache.active_part();
+            denoiser.run(x, map, cache.plan(), Some(&*cache), &mut watch)?
+        }
+        TilesToUpdate::Everything => {
+            temporal_state.active += 1.0;
+            denoiser.run(x, map, tiles, None, &mut watch)?
+        }
+    };
+    if due != TilesToUpdate::Nothing {
+        cache.store(x.as_slice().unwrap_or_default());
+    }
+    Ok(stats)
+}
+
+/// Buffers for the input of a network.
+#[derive(Debug)]
+pub(super) struct NetworkInput {
+    /// The sample, where it differs from the planes.
+    packed: Vec<f32>,
+    /// The map of sigma on which the network is conditioned.
+    map: SigmaMap,
+}
+
+impl NetworkInput {
+    /// Buffers for frames with such planes.
+    pub(super) fn new(layout: Layout, planes: &Planes) -> Self {
+        let packed = match layout {
+            Layout::Full => Vec::new(),
+            Layout::Yuv420 => vec![0.0; 6 * planes.first().area() / 4],
+        };
+        Self { packed, map: SigmaMap::ABSOLUTE }
+    }
+
+    /// Passes the planes `x` with their noise through `run`, as the network expects them.
+    pub(super) fn pass(
+        &mut self,
+        layout: Layout,
+        planes: &Planes,
+        (x, noise): (&mut Vec<f32>, &mut Noise),
+        run: impl FnOnce(&mut Array4<f32>, &SigmaMap) -> Result<RunStats>,
+    ) -> Result<RunStats> {
         let [width, height] = grid(layout, planes);
         noise.write_map(layout, planes, &mut self.map);
         if layout == Layout::Yuv420 {
             tensor::pack(x, [width, height], &mut self.packed);
         }
         let sample = if layout == Layout::Full { &mut *x } else { &mut self.packed };
+        let channels = sample.len() / (width * height);
         let mut tensor =
             Array4::from_shape_vec([1, channels, height, width], std::mem::take(sample))
                 .unwrap_or_else(|_| Array4::zeros([1, channels, height, width]));
-        let stats = self.run(denoiser, temporal_state, &mut tensor, watch);
+        let stats = run(&mut tensor, &self.map);
         let (values, _) = tensor.into_raw_vec_and_offset();
         match layout {
             Layout::Full => *x = values,
@@ -140,39 +203,6 @@ impl WorkingLayout {
         }
         noise.return_buffer(&mut self.map);
         stats
-    }
-
-    fn run(
-        &mut self,
-        denoiser: &mut Denoiser<'_>,
-        temporal_state: Option<&mut TemporalState>,
-        x: &mut Array4<f32>,
-        watch: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<RunStats> {
-        let mut watch = |_| watch();
-        let (Some(cache), Some(temporal_state)) = (&mut self.cache, temporal_state) else {
-            return denoiser.run(x, &self.map, &self.tiles, None, &mut watch);
-        };
-        let due = cache.due(&temporal_state.temporal, &self.tiles);
-        temporal_state.frames += 1;
-        let stats = match due {
-            TilesToUpdate::Nothing => {
-                x.as_slice_mut().unwrap_or_default().copy_from_slice(cache.result());
-                RunStats::default()
-            }
-            TilesToUpdate::Tiles => {
-                temporal_state.active += cache.active_part();
-                denoiser.run(x, &self.map, cache.plan(), Some(&*cache), &mut watch)?
-            }
-            TilesToUpdate::Everything => {
-                temporal_state.active += 1.0;
-                denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?
-            }
-        };
-        if due != TilesToUpdate::Nothing {
-            cache.store(x.as_slice().unwrap_or_default());
-        }
-        Ok(stats)
     }
 }
 

@@ -126,7 +126,7 @@ fn bench_measures_video() {
         (Some(96), Some("int8")),
         "{record}"
     );
-    for key in ["fps", "fps_temporal", "peak_resident_bytes"] {
+    for key in ["fps_network", "fps_one_by_one", "fps", "fps_temporal", "peak_resident_bytes"] {
         assert!(record[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {record}");
     }
     eddy("bench denoise-fast --video --size 33x35 --seconds 0.1")

@@ -24,6 +24,7 @@ mod models;
 mod options;
 mod orientation_and_alpha;
 mod outputs;
+mod parallel;
 mod precisions;
 mod preview;
 mod preview_attacks;

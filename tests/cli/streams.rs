@@ -27,7 +27,7 @@ fn random(bits: u32, bytes: usize) -> Vec<u8> {
 }
 
 /// A y4m stream with this header and random frames of this size in bytes.
-fn y4m(kind: &str, width: usize, height: usize, bytes: usize, count: usize) -> Vec<u8> {
+pub(super) fn y4m(kind: &str, width: usize, height: usize, bytes: usize, count: usize) -> Vec<u8> {
     let bits = if kind.ends_with("10") { 10 } else { 8 };
     let mut stream =
         format!("YUV4MPEG2 W{width} H{height} F30000:1001 Ip A1:1 C{kind} XCOLORRANGE=LIMITED\n")

@@ -24,6 +24,12 @@ pub(in crate::video) fn of_work(planes: &Planes) -> usize {
     (planes.samples() + planes.map_samples() + packed) * SAMPLE
 }
 
+/// Bytes of one of the frames that are processed at the same time: as it was read, its planes in
+/// process and unchanged, and its maps of sigma, in two forms.
+pub(in crate::video) fn of_lane_frame(bytes: usize, planes: &Planes) -> usize {
+    bytes + of_work(planes) + (planes.samples() + planes.map_samples()) * SAMPLE
+}
+
 /// Bytes of the temporal state: the fused frame, a plane of work space for motion, and two
 /// pyramids of 1 + 1/4 + ... planes with a smoothed plane each.
 pub(in crate::video) fn of_temporal_state(planes: &Planes) -> usize {

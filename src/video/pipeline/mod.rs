@@ -79,9 +79,14 @@ pub trait FrameProcessor {
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()>;
 
-    /// The number of following frames that are announced before a frame is processed.
+    /// The number of following frames that are announced before a frame is processed, at present.
     fn look_ahead(&self) -> usize {
         0
+    }
+
+    /// The largest [`look_ahead`](Self::look_ahead) of the run.
+    fn most_look_ahead(&self) -> usize {
+        self.look_ahead()
     }
 
     /// Called for each frame as it arrives, [`look_ahead`](Self::look_ahead) frames before it is
@@ -221,7 +226,7 @@ pub fn run(
 ) -> (Summary, Result<()>) {
     let room = flow.waiting.max(1);
     // Frames that wait for their following frames.
-    let held = processor.look_ahead();
+    let held = processor.most_look_ahead();
     let shared = Arc::new(Shared {
         incoming: Queue::new(room),
         spare_in: Queue::new(room + 2 + held),
@@ -355,11 +360,13 @@ impl Worker<'_> {
             }
             processor.announce(Some(&item.frame));
             pending.push_back(item);
-            if pending.len() > processor.look_ahead()
+            // Several, when the frames that wait have become fewer.
+            while pending.len() > processor.look_ahead()
                 && let Some(item) = pending.pop_front()
-                && !self.process(processor, item, flow, &mut waited)?
             {
-                return Ok(false);
+                if !self.process(processor, item, flow, &mut waited)? {
+                    return Ok(false);
+                }
             }
             silent = Instant::now();
         }
