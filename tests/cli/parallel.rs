@@ -1,5 +1,6 @@
 //! Frames of a file that are denoised at the same time.
 
+use std::fs;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -30,10 +31,12 @@ fn frames_have_the_bits_and_the_order_of_one_thread() {
     let place = place(size, count);
     for model in ["denoise-fast", "camera"] {
         let run = |threads: usize| {
-            eddy(&format!("denoise in.y4m -o {threads}.y4m -m {model} --threads {threads} --json"))
-                .within(&place)
-                .succeeds()
-                .summary()
+            eddy(&format!(
+                "denoise in.y4m -o {threads}.y4m -m {model} --sigma 25 --threads {threads} --json"
+            ))
+            .within(&place)
+            .succeeds()
+            .summary()
         };
         assert!(run(1)["parallel_lanes"].is_null());
         let record = run(2);
@@ -41,7 +44,6 @@ fn frames_have_the_bits_and_the_order_of_one_thread() {
         assert_eq!(record["written"], count, "{record}");
         // At least the first trial, since the network is slower than reading.
         assert!(record["parallel_frames"].as_u64().is_some_and(|frames| frames > 4), "{record}");
-        assert!(record["parallel_changes"].as_u64().is_some_and(|changes| changes > 0), "{record}");
         for name in ["one_by_one_ms", "in_parallel_ms"] {
             assert!(record[name].as_f64().is_some_and(|time| time > 0.0), "{name}: {record}");
         }
@@ -53,10 +55,10 @@ fn frames_have_the_bits_and_the_order_of_one_thread() {
 }
 
 #[test]
-fn live_and_paced_streams_and_previous_frames_have_no_lanes() {
+fn paced_streams_and_previous_frames_have_no_lanes() {
     let place = place([64, 48], 4);
-    for options in ["--temporal", "--live", "--fps 50", "--threads 1"] {
-        let record = eddy(&format!("denoise in.y4m -o out.y4m --json {options}"))
+    for options in ["--temporal", "--fps 50", "--threads 1"] {
+        let record = eddy(&format!("denoise in.y4m -o out.y4m --sigma 25 --json {options}"))
             .within(&place)
             .succeeds()
             .summary();
@@ -75,10 +77,14 @@ fn an_interrupted_stream_has_whole_frames() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let part = place.path("out.part.y4m");
     let frame = HEADER.len() + size[0] * size[1] * 3 / 2;
     // Long enough for the first trial.
-    let written = || part.metadata().is_ok_and(|file| file.len() > 60 * frame as u64);
+    let written = || {
+        let mut files = fs::read_dir(place.path(".")).unwrap().flatten();
+        let part = files.find(|file| file.file_name().to_string_lossy().starts_with(".eddy-"));
+        part.and_then(|file| file.metadata().ok())
+            .is_some_and(|file| file.len() > 60 * frame as u64)
+    };
     wait_until("frames", written);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     wait_until("the end", || child.try_wait().unwrap().is_some());
