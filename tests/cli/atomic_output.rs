@@ -34,7 +34,7 @@ fn y4m(frames: usize) -> Vec<u8> {
 }
 
 /// The binary under `strace` with these options; the log is `log`.
-fn traced(options: &str, place: &Place, arguments: &str) -> Option<Eddy> {
+pub(super) fn traced(options: &str, place: &Place, arguments: &str) -> Option<Eddy> {
     let works = Command::new("strace")
         .args(["-o", "/dev/null", "true"])
         .output()
@@ -337,4 +337,20 @@ fn rejects_too_many_threads() {
             .says("expected 0 to ");
     }
     place.holds_only(&["a.png", "a.y4m"]);
+}
+
+#[test]
+fn reads_again_after_an_interruption() {
+    let place = place();
+    for source in ["a.png", "a.y4m"] {
+        // Every second read of the source is interrupted.
+        let options = format!("-e trace=read -P {source} -e inject=read:error=EINTR:when=1+2");
+        let command = format!("denoise {source} -o out-{source} --sigma 0");
+        let Some(run) = traced(&options, &place, &command) else { return };
+        run.succeeds();
+        let log = String::from_utf8(place.bytes("log")).unwrap();
+        assert!(log.contains("(INJECTED)"), "{log}");
+    }
+    assert_eq!(place.image("out-a.png").samples, place.image("a.png").samples);
+    assert_eq!(place.bytes("out-a.y4m"), place.bytes("a.y4m"));
 }
