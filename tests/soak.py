@@ -231,7 +231,7 @@ def main():
     problems = problems_of(parts, code, said, reader, viewers)
     summary = next((json.loads(line) for line in reversed(said) if line.startswith('{"') and '"summary"' in line), {})
     print(f"{reader.frames} frames, {source.connections} connections to the source, {viewers.requests} requests, "
-          f"{len(viewers.failures)} failed, {reader.unknown} frames not recognized")
+          f"{len(viewers.failures)} failed {viewers.failures[:3]}, {reader.unknown} frames not recognized")
     names = ("read", "written", "dropped", "late", "reconnected", "changes", "tiles_repeated", "passed_through", "latency_p99_ms")
     print("summary:", ", ".join(f"{name} {summary.get(name)}" for name in names))
     for problem in problems:
