@@ -280,6 +280,20 @@ fn running_out_of_memory_is_an_error() {
     }
 }
 
+/// Rust's runtime panics in a thread for whose signal stack there is no memory.
+#[test]
+fn a_thread_without_memory_is_an_error() {
+    let place = place();
+    for megabytes in 270..310 {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--as={}", megabytes << 20)).arg("--").arg(BINARY);
+        let arguments = "denoise a.png -o b.png --sigma 5 --threads 1 --timeout 20";
+        let outcome = Eddy::new(command, arguments).within(&place).runs();
+        assert!(matches!(outcome.code, Some(0 | 1 | 4 | 5)), "{megabytes} MiB: {outcome}");
+        assert!(!outcome.stderr.contains("panicked"), "{megabytes} MiB: {outcome}");
+    }
+}
+
 #[test]
 fn writes_directly_to_devices_and_pipes() {
     let place = place();
