@@ -156,8 +156,9 @@ class Harness:
             return [f"hangs for {LIMIT} s: {run.said.decode(errors='replace')[-300:]}"]
         problems = []
         did_start = b"error while loading shared libraries" not in run.said
-        if did_start and code not in allowed_codes(kind, job, handled):
-            problems.append(f"exit code {code}, expected one of {sorted(allowed_codes(kind, job, handled))}")
+        allowed = allowed_codes(kind, job, handled, run.said)
+        if did_start and code not in allowed:
+            problems.append(f"exit code {code}, expected one of {sorted(allowed)}")
         problems += check_words(run.said, code, kind)
         problems += check_results(job, files(place / "out"), older, code, kind)
         if job.prints:

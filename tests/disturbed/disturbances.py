@@ -125,7 +125,7 @@ def lose_source(rng, run, job, source):
         os.truncate(source, rng.randrange(source.stat().st_size))
 
 
-def allowed_codes(kind, job, handled):
+def allowed_codes(kind, job, handled, said):
     if kind in ("kill", "kill-at-call"):
         return {0, -signal.SIGKILL}
     if kind in ("pause", "eintr-write", "eintr-read"):
@@ -140,4 +140,6 @@ def allowed_codes(kind, job, handled):
     if kind in DISK or kind == "no-space":
         # ONNX Runtime is unpacked into a file, in memory.
         return {0, 1, 5}
-    return CODES - {2, 130} if job.name not in ("import", "prepare") else CODES - {130}
+    # glibc aborts where it has no memory for itself.
+    aborted = {-signal.SIGABRT} if b"Fatal glibc error" in said else set()
+    return CODES - {130} | aborted
