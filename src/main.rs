@@ -14,6 +14,7 @@ static ALLOCATOR: eddy::machine::ExitOutOfMemory = eddy::machine::ExitOutOfMemor
 fn main() -> ExitCode {
     let started = Instant::now();
     let arguments = cli::Arguments::parse();
+    eddy::machine::report_missing_stacks();
     cli::interrupt::listen();
     eddy::machine::ignore_file_size_signal();
     eddy::machine::report_integer_division();

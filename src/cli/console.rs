@@ -215,7 +215,8 @@ pub(crate) struct SomeFailed {
 }
 
 fn print_error(text: &str) {
-    let _ = writeln!(io::stderr(), "eddy: {}", plain(text));
+    // Messages of ONNX Runtime may end with a line break.
+    let _ = writeln!(io::stderr(), "eddy: {}", plain(text.trim_end()));
 }
 
 /// The options by which users know the settings that messages of the library name.

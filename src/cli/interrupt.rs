@@ -42,7 +42,7 @@ fn on_signal() {
         end(INTERRUPTED);
     }
     if OPENING_COUNT.load(Ordering::Relaxed) > 0 {
-        end(console::report_error(&eddy::Error::Interrupted.into()).into());
+        end_with_message();
     }
     if let Some(stop) = STOP_SERVER.get() {
         return stop();
@@ -62,6 +62,11 @@ fn on_signal() {
 /// Ends the process at once. Folders that are being filled are deleted.
 fn end(code: i32) {
     discard_folders(|| exit_at_once(code));
+}
+
+/// Like [`end`], after the first signal.
+fn end_with_message() {
+    end(console::report_error(&eddy::Error::Interrupted.into()).into());
 }
 
 /// From now on, the first signal calls `stop`, and evaluations go on.
@@ -93,7 +98,7 @@ impl Drop for OpeningGuard {
 pub(crate) fn guard_opening(limit: Option<(Duration, eddy::Error)>) -> OpeningGuard {
     OPENING_COUNT.fetch_add(1, Ordering::Relaxed);
     if STOP_REQUESTED.load(Ordering::Relaxed) {
-        end(INTERRUPTED);
+        end_with_message();
     }
     let watch = limit.and_then(|(limit, problem)| {
         let (watch, ended) = mpsc::channel::<()>();

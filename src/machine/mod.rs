@@ -17,7 +17,7 @@ pub use health::{Health, HealthProblem};
 pub(crate) use process::try_to_allocate;
 pub use process::{
     ExitOutOfMemory, exit_at_once, forbid_telemetry, ignore_file_size_signal,
-    install_signal_handler, is_stdout_closed, report_integer_division,
+    install_signal_handler, is_stdout_closed, report_integer_division, report_missing_stacks,
 };
 
 /// The memory that this process may use, in bytes: the machine's, or its control group's lower

@@ -193,17 +193,34 @@ pub(crate) fn try_to_allocate<T>(reserve: impl FnOnce() -> T) -> T {
 
 fn checked(pointer: *mut u8) -> *mut u8 {
     if pointer.is_null() && !HANDLES_FAILED_ALLOCATION.get() {
-        let message =
-            b"eddy: there is not enough memory; raise --max-memory or the system's limit, or take \
-              smaller images\n";
-        // SAFETY: the buffer is as long as it says, and nothing allocates.
-        let written =
-            unsafe { libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len()) };
-        // Without standard error, the exit code has to suffice.
-        let _ = written;
-        exit_at_once(1);
+        end_out_of_memory();
     }
     pointer
+}
+
+fn end_out_of_memory() -> ! {
+    let message =
+        b"eddy: there is not enough memory; raise --max-memory or the system's limit, or \
+                    take smaller images\n";
+    // SAFETY: the buffer is as long as it says, and nothing allocates.
+    let written =
+        unsafe { libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len()) };
+    // Without standard error, the exit code has to suffice.
+    let _ = written;
+    exit_at_once(1);
+}
+
+/// Ends the process with a message and exit code 1 where Rust's runtime panics in a new thread,
+/// for whose signal stack there is no memory. Call it at program start.
+pub fn report_missing_stacks() {
+    let report_panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload_as_str().is_some_and(|text| text.contains("allocate an alternative stack"))
+        {
+            end_out_of_memory();
+        }
+        report_panic(panic);
+    }));
 }
 
 // SAFETY: every call is passed on to the system's allocator with the caller's arguments.

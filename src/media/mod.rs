@@ -8,7 +8,7 @@ mod transparent;
 pub use still::Format;
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -22,6 +22,27 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         }
         _ => Error::input_from(path, "it cannot be opened", error),
     })
+}
+
+/// A reader that reads again where a signal interrupted it, which decoders that use
+/// [`BufRead::fill_buf`](std::io::BufRead::fill_buf) do not do themselves.
+pub(crate) struct Uninterrupted<R>(pub(crate) R);
+
+impl<R: Read> Read for Uninterrupted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl<R: Seek> Seek for Uninterrupted<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
 }
 
 /// Interleaved samples, row by row from the top, without padding.

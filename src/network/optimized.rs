@@ -16,7 +16,7 @@ use super::cache::{self, CacheFolder, Key, read_manifest};
 use super::device::Device;
 use super::runtime::Runtime;
 use super::session::{self, SessionOptions};
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::machine;
 
 /// The names of the optimized graph and of its weights.
@@ -97,16 +97,21 @@ impl OptimizedGraph {
     }
 
     fn save_part(&self, runtime: &Runtime, options: SessionOptions) -> Result<u64> {
-        let failed = |cause: io::Error| {
+        let not_saved = |cause: Cause| {
             let problem = "the optimized graph cannot be saved; free some space, or set \
                            XDG_CACHE_HOME to a folder with more";
             Error::output_from(self.place.path(), problem, cause)
         };
+        let failed = |cause: io::Error| not_saved(cause.into());
         self.place.begin().map_err(failed)?;
         let part = self.place.part();
         let model = self.source.display().to_string();
-        session::save_optimized(runtime, &self.source, &part, options)
-            .map_err(|cause| session::refused(&model, options, cause))?;
+        session::save_optimized(runtime, &self.source, &part, options).map_err(|cause| {
+            match session::is_not_saved(&cause, &part) {
+                true => not_saved(cause.into()),
+                false => session::refused(&model, options, cause),
+            }
+        })?;
         let files = lengths(&part).map_err(failed)?;
         let bytes = files.values().sum();
         let _ = fs::remove_dir_all(self.place.path());

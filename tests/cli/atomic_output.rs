@@ -34,7 +34,7 @@ fn y4m(frames: usize) -> Vec<u8> {
 }
 
 /// The binary under `strace` with these options; the log is `log`.
-fn traced(options: &str, place: &Place, arguments: &str) -> Option<Eddy> {
+pub(super) fn traced(options: &str, place: &Place, arguments: &str) -> Option<Eddy> {
     let works = Command::new("strace")
         .args(["-o", "/dev/null", "true"])
         .output()
@@ -280,6 +280,20 @@ fn running_out_of_memory_is_an_error() {
     }
 }
 
+/// Rust's runtime panics in a thread for whose signal stack there is no memory.
+#[test]
+fn a_thread_without_memory_is_an_error() {
+    let place = place();
+    for megabytes in 270..310 {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--as={}", megabytes << 20)).arg("--").arg(BINARY);
+        let arguments = "denoise a.png -o b.png --sigma 5 --threads 1 --timeout 20";
+        let outcome = Eddy::new(command, arguments).within(&place).runs();
+        assert!(matches!(outcome.code, Some(0 | 1 | 4 | 5)), "{megabytes} MiB: {outcome}");
+        assert!(!outcome.stderr.contains("panicked"), "{megabytes} MiB: {outcome}");
+    }
+}
+
 #[test]
 fn writes_directly_to_devices_and_pipes() {
     let place = place();
@@ -337,4 +351,21 @@ fn rejects_too_many_threads() {
             .says("expected 0 to ");
     }
     place.holds_only(&["a.png", "a.y4m"]);
+}
+
+#[test]
+fn reads_again_after_an_interruption() {
+    let place = place();
+    for source in ["a.png", "a.y4m"] {
+        // Every second read of the source is interrupted.
+        let options = format!("-e trace=read -P {source} -e inject=read:error=EINTR:when=1+2");
+        let command = |to: &str| format!("denoise {source} -o {to}-{source} --sigma 0");
+        let Some(run) = traced(&options, &place, &command("interrupted")) else { return };
+        run.succeeds();
+        eddy(&command("plain")).within(&place).succeeds();
+        let [interrupted, plain] = ["interrupted", "plain"].map(|it| format!("{it}-{source}"));
+        assert_eq!(place.bytes(&interrupted), place.bytes(&plain));
+        let log = String::from_utf8(place.bytes("log")).unwrap();
+        assert!(log.contains("(INJECTED)"), "{log}");
+    }
 }

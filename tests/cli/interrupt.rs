@@ -4,6 +4,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::atomic_output::traced;
 use super::served::wait_until;
 use crate::common::images::{encoded, noisy};
 use crate::common::place::Place;
@@ -99,4 +100,17 @@ fn interrupts_runs_without_evaluations() {
     interrupted(child, Signal::INT);
     let done = place.names("out").len();
     assert!((1..400).contains(&done), "{done}");
+}
+
+#[test]
+fn says_so_when_interrupted_between_opening_and_loading() {
+    let place = Place::new();
+    place.file(
+        "a.y4m",
+        [&b"YUV4MPEG2 W64 H48 F25:1 Ip Cmono\nFRAME\n"[..], &[90; 64 * 48]].concat(),
+    );
+    // The stream is open, and ONNX Runtime is being unpacked.
+    let options = "-e trace=memfd_create -e inject=memfd_create:signal=SIGTERM:delay_exit=300000";
+    let Some(run) = traced(options, &place, "denoise a.y4m -o b.y4m --sigma 5") else { return };
+    run.fails(130).says("interrupted; what was finished is kept");
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::common::place::Place;
-use crate::common::{Eddy, eddy};
+use crate::common::{BINARY, Eddy, eddy, skip, unshare};
 
 fn cached(place: &Place, command: &str) -> Eddy {
     eddy(command).env("XDG_CACHE_HOME", place.path("cache")).within(place)
@@ -65,4 +65,24 @@ fn nothing_is_prepared_for_a_size_or_without_a_cache() {
         .fails(2)
         .says("set HOME or XDG_CACHE_HOME");
     cached(&place, "prepare denoise-fast").fails(2).says("give it with --size WxH");
+}
+
+#[test]
+fn a_full_disk_is_no_fault_of_the_network() {
+    // ONNX Runtime has another message for each of its files.
+    for size in ["100k", "300k", "448k", "456k"] {
+        let Some(mut command) = unshare("-m") else {
+            return skip("a full disk: no file system can be mounted here");
+        };
+        let place = Place::with_pipeline("sd15");
+        place.folder("cache");
+        let script = format!(
+            "mount -t tmpfs -o size={size} none cache && \"$@\"; code=$?; \
+             ls -A cache/eddy/optimized; exit $code"
+        );
+        command.args(["sh", "-c", &script, "sh"]).arg(BINARY);
+        let run = Eddy::new(command, "prepare pipeline");
+        let outcome = run.env("XDG_CACHE_HOME", place.path("cache")).within(&place).fails(1);
+        outcome.says("the optimized graph cannot be saved; free some space").prints_nothing();
+    }
 }

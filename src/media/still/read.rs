@@ -7,7 +7,7 @@ use super::limits::Limits;
 use super::{integrity, orientation, tiff};
 use crate::error::{self, Error};
 use crate::machine;
-use crate::media::{Image, Metadata, Samples, open};
+use crate::media::{Image, Metadata, Samples, Uninterrupted, open};
 use crate::setting::MAX_MEMORY;
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::jpeg::JpegDecoder;
@@ -34,7 +34,7 @@ const PNG_METADATA: u64 = 32 << 20;
 /// another format, animated or with several pages, or with samples other than 8- or 16-bit gray or
 /// RGB (floating point, premultiplied alpha, a palette in a TIFF).
 pub fn read(path: &Path, limits: &Limits) -> error::Result<Image> {
-    let mut reader = BufReader::new(open(path)?);
+    let mut reader = BufReader::new(Uninterrupted(open(path)?));
     match FfmpegFormat::of(&integrity::head(&mut reader).map_err(|refusal| refused(path, refusal))?)
     {
         Some(format) => format.read(path, limits).map_err(|refusal| refused(path, refusal)),

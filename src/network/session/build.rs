@@ -57,6 +57,16 @@ pub(in crate::network) fn is_out_of_memory(cause: &ort::Error) -> bool {
         .any(|words| cause.message().contains(words))
 }
 
+/// Whether a graph was accepted, but could not be saved in `folder`, which then is in most of the
+/// messages.
+pub(in crate::network) fn is_not_saved(cause: &ort::Error, folder: &Path) -> bool {
+    let message = cause.message();
+    message.contains(&*folder.to_string_lossy())
+        || ["Failed to write", "Protobuf serialization failed"]
+            .iter()
+            .any(|words| message.contains(words))
+}
+
 /// A session on the CPU for inputs of any shape.
 pub(in crate::network) fn build_plain(
     runtime: &Runtime,

@@ -24,7 +24,9 @@ use crate::setting::{MAX_MEMORY, TILE, TIMEOUT};
 use bound::{Bound, Sigma};
 use build::{SessionOverrides, build};
 pub use build::{THREADS_PER_CORE, default_threads, max_threads};
-pub(super) use build::{build_graph, build_plain, is_out_of_memory, refused, save_optimized};
+pub(super) use build::{
+    build_graph, build_plain, is_not_saved, is_out_of_memory, refused, save_optimized,
+};
 pub use per_shape::Engine;
 use per_shape::{Graph, PerShapeSession};
 

@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use crate::media::Uninterrupted;
+
 /// The missing part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
@@ -97,7 +99,7 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
 /// Walks through a file element by element. A step returns `None` where the file ends before the
 /// element does.
 struct ElementReader {
-    file: BufReader<File>,
+    file: BufReader<Uninterrupted<File>>,
     at: u64,
     length: u64,
 }
@@ -107,7 +109,7 @@ impl ElementReader {
         let mut file = File::open(name)?;
         let length = file.seek(SeekFrom::End(0))?;
         file.rewind()?;
-        Ok(Self { file: BufReader::new(file), at: 0, length })
+        Ok(Self { file: BufReader::new(Uninterrupted(file)), at: 0, length })
     }
 
     fn left(&self) -> u64 {
