@@ -308,10 +308,19 @@ class Upscaler(nn.Module):
         self.register_buffer("bicubic", bicubic_phases(scale), persistent=False)
         self.body = UNet(3 * scale**2 + 3 + 1, 3 * scale**2, widths, depths)
 
+    def base(self, low):
+        """The bicubic enlargement, on the small grid; always in the precision of `low`, whose 8 bits bfloat16 would not keep."""
+        with torch.autocast(low.device.type, enabled=False):
+            return F.conv2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), self.bicubic)
+
+    def enlarged(self, low):
+        """The bicubic enlargement [B, 3, s H, s W], with which a plan starts."""
+        return depth_to_space(self.base(low), self.scale)
+
     def forward(self, x, sigma, low):
         sigma = sigma[:, :, :: self.scale, :: self.scale]
         skip = self.sigma_data**2 / (sigma * sigma + self.sigma_data**2)
-        base = F.conv2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), self.bicubic)
+        base = self.base(low)
         kept = skip * (space_to_depth(x, self.scale) - base)
         change = self.body(torch.cat([kept, low, sigma], 1)) * (sigma * skip.sqrt() / self.sigma_data)
         return depth_to_space(base + (kept + change), self.scale)
