@@ -62,7 +62,10 @@ KINDS = {
         "124 freely licensed photographs (PHOTOGRAPHS.tsv) and synthesized images, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
         "From denoise-fast",
     ),
-    "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Super-resolution of RGB images by {}, by conditional diffusion"),
+    "upscale": Kind(
+        "upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Super-resolution of RGB images by {}, by conditional diffusion", version="2",
+        data="synthesized images and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
+    ),
     "generate": Kind(
         "generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional diffusion prior over RGB images, for inpainting, deblurring, super-resolution and generation", version="2",
         data="synthesized images and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
