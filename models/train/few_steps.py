@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import jobs
 import shrink
-from likeness import YIQ, dissimilarity, energies, fidelity
+from likeness import YIQ, dissimilarity, energies, fidelity, pattern
 
 LUMA_TABLE = [
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
@@ -181,7 +181,7 @@ class Upscale:
 
         judge.requires_grad_(False)
         seen = result.detach().requires_grad_()
-        near = fidelity(seen, clean)
+        near = fidelity(seen, clean) + pattern(seen, clean, model["scale"])
         pull = torch.autograd.grad(near, seen)[0]
         with torch.autocast(self.device.type, torch.bfloat16):
             push = torch.autograd.grad(-judge(place(seen), base).float().mean(), seen)[0]

@@ -14,7 +14,7 @@ import planes
 import shrink
 from camera import Camera
 from examples import Examples
-from likeness import fidelity
+from likeness import fidelity, pattern
 from network import Denoiser, LightDenoiser, LightPlaneDenoiser, PlaneDenoiser, Prior, Upscaler
 
 
@@ -111,7 +111,7 @@ class Upscale:
 
     def network(self):
         m = self.model
-        return Upscaler(m["scale"], m["sigma_data"], m["widths"], m["depths"])
+        return Upscaler(m["scale"], m["sigma_data"], m["widths"], m["depths"], m.get("sigma_flat"))
 
     def level(self, rng):
         largest = self.model["sigma_max"]
@@ -142,7 +142,7 @@ class Upscale:
             result = network(x, torch.full_like(x[:, :1], now), low)
             first = result if i == 0 else first
             x = result + then / now * (x - result)
-        return fidelity(result, clean) + (first - clean).abs().mean()
+        return fidelity(result, clean) + pattern(result, clean, self.model["scale"]) + (first - clean).abs().mean()
 
     @torch.no_grad()
     def validate(self, network, clean):
