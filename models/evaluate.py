@@ -313,15 +313,17 @@ def machine():
     return f"{len(os.sched_getaffinity(0))} cores of an {name}"
 
 
-def replace_camera(evaluation):
-    """Replaces the camera's section and its rows in the other tables."""
+def replace(title, section, models, evaluation):
+    """Replaces a section of QUALITY.md and its models' rows in the table of precisions."""
     path = HERE / "QUALITY.md"
-    before, _, rest = path.read_text().partition("\n## Camera\n")
-    section = evaluation.camera()
-    rows = iter([line for line in evaluation.precisions(["camera"]).splitlines() if line.startswith("| camera")])
+    before, _, rest = path.read_text().partition(f"\n## {title}\n")
+    section = section()
+    rows = [line for line in evaluation.precisions(models).splitlines() if line.startswith(tuple(f"| {m} |" for m in models))]
+    rows = {tuple(line.split("|")[1:3]): line for line in rows}
     after = "\n## " + rest.split("\n## ", 1)[1]
-    lines = [next(rows) if line.startswith("| camera") else line for line in after.splitlines()]
-    path.write_text(before + section + "\n".join(lines) + "\n")
+    before_table, _, table = after.partition("\n## Precisions\n")
+    lines = [rows.get(tuple(line.split("|")[1:3]), line) if line.startswith("|") else line for line in table.splitlines()]
+    path.write_text(before + section + before_table + "\n## Precisions\n" + "\n".join(lines) + "\n")
 
 
 def main():
@@ -332,6 +334,7 @@ def main():
     parser.add_argument("--inpainting", action="store_true", help="measure inpainting alone, into ../docs/inpainting.md")
     parser.add_argument("--quick", action="store_true", help="two images, no CBM3D; QUALITY.md and ../docs are left alone")
     parser.add_argument("--camera", action="store_true", help="measure `camera` alone, and put its figures in place of those in QUALITY.md")
+    parser.add_argument("--upscaling", action="store_true", help="measure the upscalers alone, likewise")
     args = parser.parse_args()
     if args.inpainting:
         import inpainting_evaluation
@@ -345,7 +348,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         evaluation = Evaluation(args, folder)
         if args.camera:
-            return replace_camera(evaluation)
+            return replace("Camera", evaluation.camera, ["camera"], evaluation)
+        if args.upscaling:
+            return replace("Upscaling", evaluation.upscaling, ["upscale-x2", "upscale-x4"], evaluation)
         # The section of tests/third_party/run.py is kept.
         _, head, rows = (HERE / "QUALITY.md").read_text().partition("\n## Peers\n")
         peers = head + rows

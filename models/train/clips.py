@@ -47,8 +47,11 @@ def crop(rng, pool, height, width):
 
 
 def exposed(rng, image):
-    """The image, float32 in [0, 1], with exposure and contrast varied."""
+    """The image, float32 in [0, 1], with exposure and contrast varied; now and then dark, with strong colors."""
     image = image.astype(np.float32) / 255
+    if rng.random() < 0.12:
+        gray = image.mean(-1, keepdims=True)
+        return (np.clip(gray + rng.uniform(1, 2) * (image - gray), 0, 1) * rng.uniform(0.08, 0.6)).astype(np.float32)
     contrast, middle = np.exp(rng.normal(0, 0.25)), rng.uniform(0, 1)
     return np.clip((image - middle) * contrast + middle, 0, 1).astype(np.float32)
 

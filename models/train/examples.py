@@ -15,7 +15,7 @@ import planes
 from camera import Camera, jpeg
 from clips import crop, exposed, photographs
 
-KINDS = {"white": 0.35, "camera": 0.13, "clip": 0.34, "jpeg": 0.13, "clean": 0.05}
+KINDS = {"white": 0.32, "camera": 0.13, "clip": 0.38, "jpeg": 0.12, "clean": 0.05}
 LEAST, MOST = 0.3 / 255, 100 / 255
 STEPS = {True: (255, 255), False: (219, 224)}
 

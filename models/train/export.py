@@ -62,7 +62,9 @@ KINDS = {
         "124 freely licensed photographs (PHOTOGRAPHS.tsv) and synthesized images, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
         "From denoise-fast",
     ),
-    "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Super-resolution of RGB images by {}, by conditional diffusion"),
+    "upscale": Kind(
+        "upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Super-resolution of RGB images by {}, by conditional diffusion",
+    ),
     "generate": Kind(
         "generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional diffusion prior over RGB images, for inpainting, deblurring, super-resolution and generation", version="2",
         data="synthesized images and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
@@ -142,6 +144,8 @@ class Package:
         self.name, self.config, self.steps = name, config, state["step"]
         self.job = jobs.JOBS[config["model"]["job"]](config["model"])
         self.kind = KINDS[config["model"]["job"]]
+        if config["train"].get("shares") and self.kind.task == "upscale":
+            self.kind = replace(self.kind, version="2", data=KINDS["denoise"].data)
         if config["model"].get("light"):
             self.kind = replace(self.kind, **LIGHT[config["model"]["job"]])
         self.scale = config["model"].get("scale", 1)

@@ -1,12 +1,12 @@
 """Trains several networks at once on a GPU whose memory holds all training data.
 
     python gpu.py denoise --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
+    python gpu.py upscale --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
     python gpu.py prior   --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
     python gpu.py camera  --photos PHOTOS --clips out/clips --validation VALIDATION --out out --seconds 500 --workers 12
-    python gpu.py camera-nano --photos PHOTOS --clips out/clips --validation VALIDATION --start START --out out --seconds 500
 
-The examples are those of `train.py`, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. `denoise`
-trains `denoise` and `denoise-fast` on the same batches. What the networks are is in configs/*.toml, under [model]. Writes NAME.pt, whose
+The examples are those of `train.py`, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. The networks of a
+family see the same batches: `denoise` also trains `denoise-fast` and `denoise-nano`, `camera` also `camera-nano`, `upscale` both upscalers. What the networks are is in configs/*.toml, under [model]. Writes NAME.pt, whose
 "average" `export.py` takes. The budget is time, so what comes out differs by a little from run to run.
 """
 
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 import jobs
 import noise
+from few_steps import Upscale
 from clips import photographs
 from examples import Examples, drawn
 from network import grow, parameter_count
@@ -36,9 +37,11 @@ GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 class Images:
     """Images of any size in the GPU's memory, from which patches are taken by their area."""
 
-    SHARES = {"photographs": 0.68, "synthesized": 0.24, "drawn": 0.08}
+    SHARES = {"photographs": 0.78, "synthesized": 0.14, "drawn": 0.08}
 
-    def __init__(self, photos, pool, patch):
+    def __init__(self, photos, pool, patch, power=1.0):
+        """An image's share among those of its kind goes with its area to that power: with less than 1, photographs at half the size, which are
+        sharper, count for more."""
         rng = np.random.default_rng(3)
         kinds = {"photographs": photographs(photos)[0], "drawn": [drawn(rng, 192) for _ in range(1500)], "synthesized": []}
         for shard in sorted(Path(pool).glob("pool-*.npy")):
@@ -47,7 +50,7 @@ class Images:
         at = 0
         for kind, images in kinds.items():
             images = [p for p in images if min(p.shape[:2]) >= patch]
-            areas = np.array([p.shape[0] * p.shape[1] for p in images], float)
+            areas = np.array([p.shape[0] * p.shape[1] for p in images], float) ** power
             shares += list(self.SHARES[kind] * areas / areas.sum()) if images else []
             for p in images:
                 pixels.append(np.ascontiguousarray(p).reshape(-1, 3))
@@ -102,8 +105,18 @@ def sigma_maps(clean):
     return torch.where(kind < 0.6, level, maps)
 
 
-class Denoise:
-    names, batch, rate, error = ("denoise", "denoise-fast"), 64, 1e-3, "absolute"
+class Family:
+    """Networks that learn from the same examples."""
+
+    def train(self, networks, count, progress):
+        inputs, clean, weight = self.examples(count)
+        for n in networks:
+            n.train(inputs, clean, weight, progress)
+
+
+class Denoise(Family):
+    names, batch, error = ("denoise", "denoise-fast", "denoise-nano"), 64, "absolute"
+    rates = {"denoise": 1e-3, "denoise-fast": 1e-3, "denoise-nano": 2e-3}
 
     def __init__(self, args):
         self.images = Images(args.photos, args.pool, 128)
@@ -138,8 +151,8 @@ class Denoise:
         return scores
 
 
-class Prior:
-    names, batch, rate, error = ("prior",), 48, 6e-4, "root"
+class Prior(Family):
+    names, batch, rates, error = ("prior",), 48, {"prior": 6e-4}, "root"
 
     def __init__(self, args):
         self.images, self.model = Images(args.photos, args.pool, 128), configuration("prior")
@@ -167,10 +180,11 @@ class Prior:
         return jobs.Generate(self.model).validate(network, clean)
 
 
-class Planes:
+class Planes(Family):
     """Workers make examples continuously; the GPU's memory keeps the latest of them, from which batches are sampled."""
 
-    names, batch, rate, error = ("camera",), 64, 8e-4, "absolute"
+    names, batch, error = ("camera", "camera-nano"), 64, "absolute"
+    rates = {"camera": 8e-4, "camera-nano": 1.5e-3}
     PATCH, PART, KEPT = 64, 32, 100_000
 
     def __init__(self, args):
@@ -219,11 +233,11 @@ class Planes:
         return jobs.Planes({}).validate(lambda x, sigma: network(x.to(GPU), sigma.to(GPU)).cpu(), examples)
 
 
-class SmallPlanes(Planes):
-    names, rate = ("camera-nano",), 1.5e-3
+def upscale(args):
+    return Upscale(Images(args.photos, args.pool, Upscale.PATCH, power=0.5), {name: configuration(name) for name in Upscale.names}, GPU)
 
 
-FAMILIES = {"denoise": Denoise, "prior": Prior, "camera": Planes, "camera-nano": SmallPlanes}
+FAMILIES = {"denoise": Denoise, "prior": Prior, "camera": Planes, "upscale": upscale}
 
 
 def configuration(name):
@@ -242,11 +256,13 @@ class Trained:
         if args.start and start.exists():
             grow(self.network, {n: w.to(GPU) for n, w in torch.load(start, weights_only=True)["average"].items()})
         self.average.load_state_dict(self.network.state_dict())
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=family.rate, betas=(0.9, 0.99), fused=GPU.type == "cuda")
+        self.rate = family.rates[name]
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.rate, betas=(0.9, 0.99), fused=GPU.type == "cuda")
         self.compiled = torch.compile(self.network) if args.compile else self.network
         self.step, self.loss = 0, torch.zeros((), device=GPU)
 
-    def train(self, inputs, clean, weight, progress):
+    def train(self, inputs, clean, weight, progress, least=0.0):
+        """One step; `least` is the share of the learning rate that is left at the end."""
         late = progress > 0.94
         place = lambda t: t.contiguous(memory_format=torch.channels_last)
         run = self.network if late else self.compiled
@@ -256,26 +272,31 @@ class Trained:
         loss = loss_of(result.float(), clean, weight, error)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.advance(loss, max(least * self.rate, rate(progress, self.rate, 0.3)))
+
+    def advance(self, loss, learning_rate):
+        """The optimizer's step, by the gradients that are there."""
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(progress, self.family.rate, 0.3) * min(1.0, (self.step + 1) / 300)
+            group["lr"] = learning_rate * min(1.0, (self.step + 1) / 300)
         self.optimizer.step()
         self.step += 1
         decay = min(0.9995, self.step / (self.step + 10))
         torch._foreach_lerp_([p.data for p in self.average.parameters()], [p.data for p in self.network.parameters()], 1 - decay)
         self.loss.lerp_(loss.detach(), 0.02)
 
-    def save(self):
-        part = self.path.with_suffix(".part")
+    def save(self, path=None):
+        path = path or self.path
+        part = path.with_suffix(".part")
         torch.save({"average": {n: w.cpu().contiguous() for n, w in self.average.state_dict().items()}, "step": self.step}, part)
-        part.rename(self.path)
+        part.rename(path)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("--photos", required=True, help="folder of .jpg photographs to learn from")
-    parser.add_argument("--validation", required=True, help="folder of other .jpg photographs, for validation only")
+    parser.add_argument("--validation", required=True, type=Path, help="folder of other .jpg photographs, for validation only")
     parser.add_argument("--pool", default="out/pool", help="folder of pool-*.npy")
     parser.add_argument("--clips", default="out/clips", help="folder of clips-*.npz, which may still be growing; those of the validation lie in NAME-validation")
     parser.add_argument("--start", help="folder of NAME.pt to begin with")
@@ -298,9 +319,7 @@ def main():
         print(f"{n.name}: {parameter_count(n.network)} parameters", flush=True)
     watched = begun
     while (progress := (time.monotonic() - begun) / args.seconds) < 1:
-        inputs, clean, weight = family.examples(args.batch or family.batch)
-        for n in networks:
-            n.train(inputs, clean, weight, progress)
+        family.train(networks, args.batch or family.batch, progress)
         if time.monotonic() - watched > args.watch_every:
             watch(family, networks, validation, begun)
             watched = time.monotonic()

@@ -301,19 +301,30 @@ class Upscaler(nn.Module):
     2022, eq. 7), with sigma_data the deviation of an image from its bicubic enlargement; the net sees c_skip * u, which vanishes as
     sigma grows, so that at sigma_max the result hardly depends on x."""
 
-    def __init__(self, scale, sigma_data, widths, depths):
+    def __init__(self, scale, sigma_data, widths, depths, sigma_flat=None):
         super().__init__()
         self.multiple_of = 2 ** (len(widths) - 1)
         self.scale, self.sigma_data = scale, sigma_data
+        self.sigma_flat = sigma_flat or sigma_data
         self.register_buffer("bicubic", bicubic_phases(scale), persistent=False)
         self.body = UNet(3 * scale**2 + 3 + 1, 3 * scale**2, widths, depths)
 
+    def base(self, low):
+        """The bicubic enlargement, on the small grid; always in the precision of `low`, whose 8 bits bfloat16 would not keep."""
+        with torch.autocast(low.device.type, enabled=False):
+            return F.conv2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), self.bicubic)
+
+    def enlarged(self, low):
+        """The bicubic enlargement [B, 3, s H, s W], with which a plan starts."""
+        return depth_to_space(self.base(low), self.scale)
+
     def forward(self, x, sigma, low):
         sigma = sigma[:, :, :: self.scale, :: self.scale]
-        skip = self.sigma_data**2 / (sigma * sigma + self.sigma_data**2)
-        base = F.conv2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), self.bicubic)
-        kept = skip * (space_to_depth(x, self.scale) - base)
-        change = self.body(torch.cat([kept, low, sigma], 1)) * (sigma * skip.sqrt() / self.sigma_data)
+        weight = lambda deviation: deviation**2 / (sigma * sigma + deviation**2)
+        base = self.base(low)
+        state, skip = space_to_depth(x, self.scale) - base, weight(self.sigma_data)
+        change = self.body(torch.cat([skip * state, low, sigma], 1)) * (sigma * skip.sqrt() / self.sigma_data)
+        kept = weight(self.sigma_flat) * state
         return depth_to_space(base + (kept + change), self.scale)
 
 

@@ -193,7 +193,11 @@ class Run:
         """Loss and gradients over one part of this step's batch. Its images and noise follow from (seed, step, part)."""
         phase = self.phase(progress)
         rng = np.random.default_rng([self.config["train"]["seed"], self.step, part])
-        inputs, clean, weight = self.job.example(rng, pool.batch(rng, max(1, phase["batch"] // parts), phase["patch"]))
+        patches = pool.batch(rng, max(1, phase["batch"] // parts), phase["patch"])
+        if phase["error"] == "sampler":
+            loss = self.job.sampled(rng, self.network, patches)
+            return loss.item(), torch.autograd.grad(loss, list(self.network.parameters()))
+        inputs, clean, weight = self.job.example(rng, patches)
         place = lambda t: t.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=phase.get("bfloat16", True)):
             result = self.network(*(place(t) for t in inputs))
