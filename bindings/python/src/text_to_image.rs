@@ -14,6 +14,9 @@ use crate::session::Settings;
 #[pyclass(module = "eddy._eddy", frozen)]
 pub(crate) struct TextToImage(Shared<Pipeline>);
 
+/// The sampler, its steps, the guidance scale, and the evaluations.
+type Figures = (String, usize, f64, usize);
+
 /// What is requested, without its images.
 #[derive(Debug, FromPyObject)]
 #[pyo3(from_item_all)]
@@ -50,7 +53,7 @@ impl TextToImage {
         images: [Option<Bound<'py, PyAny>>; 3],
         seed: u64,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<(Bound<'py, PyAny>, (String, usize, f64, usize))> {
+    ) -> PyResult<(Bound<'py, PyAny>, Figures)> {
         let parsed = wanted.sampler.as_deref().map(str::parse).transpose();
         let sampler = parsed.map_err(|error: Error| exception(py, &error))?;
         let read = |array: &Bound<'py, PyAny>| array::read(array).map(|(image, _)| image);
