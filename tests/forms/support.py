@@ -8,7 +8,7 @@ import sys
 import tempfile
 import zlib
 
-VERSIONS = {"numpy": "2.3.5", "onnx": "1.20.0", "onnxruntime": "1.23.2"}
+VERSIONS = {"numpy": "2.3.5", "onnx": "1.20.0", "onnxruntime": "1.28.0"}
 
 
 def ensure_packages(*more):
