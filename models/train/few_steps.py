@@ -169,15 +169,10 @@ class Upscale:
             late = progress > 0.9
             run = n.network if late else n.compiled
             with torch.autocast(self.device.type, torch.bfloat16, enabled=not late):
-                return run(place(x), place(torch.full_like(x[:, :1], level)), low).float()
+                return run(place(x), place(level), low).float()
 
         steps = int(np.random.choice([2, 4, 4, 4, 8]))
-        x = base + largest * torch.randn_like(clean)
-        for i in range(steps):
-            now, then = (largest * (1 - j / steps) ** 2 for j in (i, i + 1))
-            result = mean(x, now)
-            first = result if i == 0 else first
-            x = result + then / now * (x - result)
+        first, result = jobs.sample(mean, base + largest * torch.randn_like(clean), largest, steps)
 
         judge.requires_grad_(False)
         seen = result.detach().requires_grad_()
@@ -214,12 +209,9 @@ class Upscale:
         base, largest = network.enlarged(low), self.models[f"upscale-x{network.scale}"]["sigma_max"]
         results = [base]
         for steps in (1, 4):
-            x = base + largest * jobs.seeded_noise(clean, steps)
-            for i in range(steps):
-                now, then = (largest * (1 - j / steps) ** 2 for j in (i, i + 1))
-                d = network(x, torch.full_like(x[:, :1], now), low)
-                x = d + then / now * (x - d)
-            results.append(x.clamp(0, 1))
+            start = base + largest * jobs.seeded_noise(clean, steps)
+            _, result = jobs.sample(lambda x, level: network(x, level, low), start, largest, steps)
+            results.append(result.clamp(0, 1))
         weights = clean.new_tensor(YIQ[0]).view(1, 3, 1, 1)
         detail = lambda r: sum((a - b).mean() for a, b in zip(*(energies((v * weights).sum(1, keepdim=True)) for v in (r, clean)))).item()
         return [s for r in results for s in (jobs.psnr(r, clean), 100 * (1 - dissimilarity(r, clean).item()), detail(r))]

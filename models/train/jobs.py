@@ -102,6 +102,18 @@ class Planes:
         return scores
 
 
+def sample(network, x, largest, steps):
+    """What the first and the last step of Eddy's default sampler for upscalers give, from a state of noise `largest`; `network` takes a state and
+    a map of sigma."""
+    first = None
+    for i in range(steps):
+        now, then = (largest * (1 - j / steps) ** 2 for j in (i, i + 1))
+        result = network(x, torch.full_like(x[:, :1], now))
+        first = result if first is None else first
+        x = result + then / now * (x - result)
+    return first, result
+
+
 class Upscale:
     """Super-resolution by conditional diffusion from sigma_max down, on the levels of plans of 1, 2, 4 and 8 steps and between."""
 
@@ -137,11 +149,7 @@ class Upscale:
         low = torch.stack([shrink.shrink(rng, c, self.model["scale"]) for c in clean])
         steps, largest = int(rng.choice([2, 4, 4, 8])), self.model["sigma_max"]
         x = network.enlarged(low) + largest * seeded_noise(clean, int(rng.integers(2**62)))
-        for i in range(steps):
-            now, then = (largest * (1 - j / steps) ** 2 for j in (i, i + 1))
-            result = network(x, torch.full_like(x[:, :1], now), low)
-            first = result if i == 0 else first
-            x = result + then / now * (x - result)
+        first, result = sample(lambda x, level: network(x, level, low), x, largest, steps)
         return fidelity(result, clean) + pattern(result, clean, self.model["scale"]) + (first - clean).abs().mean()
 
     @torch.no_grad()
@@ -152,11 +160,8 @@ class Upscale:
         scores = [psnr(start, clean)]
         for steps in (1, 4):
             x = start + self.model["sigma_max"] * seeded_noise(clean, steps)
-            for i in range(steps):
-                now, then = (self.model["sigma_max"] * (1 - j / steps) ** 2 for j in (i, i + 1))
-                d = network(x, torch.full_like(x[:, :1], now), low)
-                x = d + then / now * (x - d)
-            scores.append(psnr(x, clean))
+            _, result = sample(lambda x, level: network(x, level, low), x, self.model["sigma_max"], steps)
+            scores.append(psnr(result, clean))
         return scores
 
 

@@ -37,6 +37,24 @@ impl<'a> Part<'a> {
         self.source.outputs.iter().map(|port| (self.own_name(&port.name), port.shape.len()))
     }
 
+    /// A value of `element` in the element of an input.
+    pub(super) fn cast(
+        &self,
+        builder: &mut Builder,
+        port: &Port,
+        value: &str,
+        element: Element,
+    ) -> Result<String> {
+        match port.element {
+            Some(wanted) if wanted == element => Ok(value.to_owned()),
+            Some(wanted) => Ok(builder.cast(ONCE, value, wanted)),
+            None => {
+                let what = format!("its input `{}` is not of numbers", self.own_name(&port.name));
+                Err(unsupported(&self.name, what))
+            }
+        }
+    }
+
     /// Gives an input a value that is of `element`.
     pub(super) fn give(
         &self,
@@ -45,16 +63,8 @@ impl<'a> Part<'a> {
         value: &str,
         element: Element,
     ) -> Result<()> {
-        let wanted = port.element.ok_or_else(|| {
-            let what = format!("its input `{}` is not of numbers", self.own_name(&port.name));
-            unsupported(&self.name, what)
-        })?;
-        if wanted == element {
-            builder.alias(ONCE, value, &port.name);
-        } else {
-            let value = builder.cast(ONCE, value, wanted);
-            builder.alias(ONCE, &value, &port.name);
-        }
+        let value = self.cast(builder, port, value, element)?;
+        builder.alias(ONCE, &value, &port.name);
         Ok(())
     }
 

@@ -15,14 +15,12 @@ use crate::diffusion::{Plan, Sampler};
 use crate::error::{Error, Result};
 use crate::network::Interface;
 use crate::stages::{
-    ConcatCondition, Enlargement, GuidanceSpec, MicroConditions, OUTPUTS, PipelineSpec,
-    PlanRequest, SAMPLES, StageSchedule, StageSpec, StateSpec, TIMESTEPS, guidance_embedding,
-    variance_ratios,
+    ConcatCondition, DEFAULT_NOISE_LEVEL, Enlargement, GuidanceSpec, MicroConditions, OUTPUTS,
+    PipelineSpec, PlanRequest, SAMPLES, StageSchedule, StageSpec, StateSpec, TIMESTEPS,
+    guidance_embedding, variance_ratios,
 };
 
 const ONCE: When = When::Once;
-/// The timestep of the noise on an enlarged image, as where a request leaves it open.
-const NOISE_LEVEL: usize = 250;
 /// A network does not have a wider embedding of its guidance scale.
 const WIDEST_EMBEDDING: usize = 1 << 16;
 /// Normal noise for an enlarged image.
@@ -255,7 +253,7 @@ impl Conditions<'_> {
             "encoder_attention_mask" | "attention_mask" => (of_text(&text.mask), Element::I64),
             "text_embeds" | "pooled_projections" => (of_text(&text.pooled), Element::F32),
             "time_ids" if stage.micro == MicroConditions::Sizes => {
-                return self.time_ids().and_then(|value| self.cast(port, value, Element::F32));
+                return self.time_ids().and_then(|value| self.cast(port, &value, Element::F32));
             }
             "guidance" | "timestep_cond" if stage.guidance == GuidanceSpec::Embedded => {
                 let row = match own {
@@ -268,11 +266,11 @@ impl Conditions<'_> {
                 };
                 let row: Vec<f64> = row.into_iter().map(f64::from).collect();
                 let value = self.row(port, &row);
-                return self.cast(port, value, Element::F32);
+                return self.cast(port, &value, Element::F32);
             }
             "class_labels" if stage.low_res_scheduler.is_some() => {
-                let value = self.row(port, &[NOISE_LEVEL as f64]);
-                return self.cast(port, value, Element::F32);
+                let value = self.row(port, &[DEFAULT_NOISE_LEVEL as f64]);
+                return self.cast(port, &value, Element::F32);
             }
             _ => (None, Element::F32),
         };
@@ -281,18 +279,11 @@ impl Conditions<'_> {
             return Err(unsupported(&self.part.name, what));
         };
         let value = if self.has_surplus { self.first_half(&value) } else { value };
-        self.cast(port, value, element)
+        self.cast(port, &value, element)
     }
 
-    fn cast(&mut self, port: &Port, value: String, element: Element) -> Result<String> {
-        match port.element {
-            Some(wanted) if wanted == element => Ok(value),
-            Some(wanted) => Ok(self.builder.cast(ONCE, &value, wanted)),
-            None => {
-                let own = self.part.own_name(&port.name);
-                Err(unsupported(&self.part.name, format!("its input `{own}` is not of numbers")))
-            }
-        }
+    fn cast(&mut self, port: &Port, value: &str, element: Element) -> Result<String> {
+        self.part.cast(self.builder, port, value, element)
     }
 
     /// The rows that belong to prompts.
@@ -349,8 +340,10 @@ impl Conditions<'_> {
         let mut value = resize(builder, how, &small, &self.sides);
         if let Some(file) = &stage.low_res_scheduler {
             let schedule = StageSchedule::read(folder, file)?;
-            let [signal, sigma] = schedule.level(NOISE_LEVEL).ok_or_else(|| {
-                let problem = format!("its {file} has no level of noise for the timestep 250");
+            let [signal, sigma] = schedule.level(DEFAULT_NOISE_LEVEL).ok_or_else(|| {
+                let problem = format!(
+                    "its {file} has no level of noise for the timestep {DEFAULT_NOISE_LEVEL}"
+                );
                 Error::model(folder.display().to_string(), problem)
             })?;
             let name = format!("{LOW_NOISE}{suffix}");
@@ -373,7 +366,7 @@ impl Conditions<'_> {
         }
         let names = Names::of(self.part)?;
         let sample = Source::find(&self.part.source.inputs, &names.sample, &self.part.name)?;
-        self.cast(sample, value, Element::F32).map(Some)
+        self.cast(sample, &value, Element::F32).map(Some)
     }
 }
 

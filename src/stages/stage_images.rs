@@ -33,6 +33,9 @@ pub(super) struct Given {
     pub(super) is_filled: bool,
 }
 
+/// The timestep of the noise on an enlarged image where a request leaves it open.
+pub(crate) const DEFAULT_NOISE_LEVEL: usize = 250;
+
 impl StageRun<'_> {
     /// Factors of image and noise at a timestep of the schedule in a file.
     fn noise_at(&self, file: &str, timestep: usize) -> Result<[f64; 2]> {
@@ -44,7 +47,6 @@ impl StageRun<'_> {
 
     /// The image of the stage before, or the start image, at the size of the state.
     fn enlarged(&self, how: Enlargement, shape: Shape, draws: &mut NoiseSequence) -> Result<Given> {
-        const DEFAULT_LEVEL: usize = 250;
         let small = match (self.before, self.request.start) {
             (Some(before), _) => before.clone(),
             (None, Some(image)) => {
@@ -68,7 +70,7 @@ impl StageRun<'_> {
         given.concat = Some(match &self.stage.low_res_scheduler {
             None => large,
             Some(file) => {
-                let level = self.request.noise_level.unwrap_or(DEFAULT_LEVEL);
+                let level = self.request.noise_level.unwrap_or(DEFAULT_NOISE_LEVEL);
                 let [signal, sigma] = self.noise_at(file, level)?;
                 given.label = Some(level as f32);
                 given.level = Some(level);

@@ -500,12 +500,7 @@ impl<'a> StreamDenoiser<'a> {
         if strength != Strength::FULL {
             self.original.clone_from(&self.x);
         }
-        if self.levels == [0.0; 2] && !self.is_blind() {
-            // The frame is not fused, so its motion is not tracked either.
-            if let Some(temporal_state) = &mut self.temporal_state {
-                temporal_state.temporal.reset_state();
-            }
-        } else {
+        if self.needs_denoising() {
             match self.denoise(watch) {
                 Ok(took) => {
                     network = took;
@@ -513,12 +508,20 @@ impl<'a> StreamDenoiser<'a> {
                 }
                 Err(reason) => self.pass(input, reason)?,
             }
+        } else if let Some(temporal_state) = &mut self.temporal_state {
+            // The frame is not fused, so its motion is not tracked either.
+            temporal_state.temporal.reset_state();
         }
         if strength != Strength::FULL {
             strength.blend(&self.original, &mut self.x);
         }
         self.converter.write(&self.x, strength.of(self.levels[1]), &mut output.bytes);
         self.update_quality(network, started.elapsed().saturating_sub(network))
+    }
+
+    /// Whether the frame that was measured has noise, or the network finds it by itself.
+    fn needs_denoising(&self) -> bool {
+        self.levels != [0.0; 2] || self.is_blind()
     }
 
     /// Passes a frame through unchanged when the network gives invalid output.

@@ -174,7 +174,8 @@ fn writing(place: &Place) -> Child {
     child
 }
 
-fn parts(place: &Place, process: u32) -> Vec<String> {
+/// The unfinished results of a process.
+pub(super) fn parts(place: &Place, process: u32) -> Vec<String> {
     let begin = format!(".eddy-{process}-");
     place
         .names("")

@@ -1,10 +1,10 @@
 //! Frames of a file that are denoised at the same time.
 
-use std::fs;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::atomic_output::parts;
 use super::served::wait_until;
 use super::streams::y4m;
 use crate::common::eddy;
@@ -80,8 +80,7 @@ fn an_interrupted_stream_has_whole_frames() {
     let frame = HEADER.len() + size[0] * size[1] * 3 / 2;
     // Long enough for the first trial.
     let written = || {
-        let mut files = fs::read_dir(place.path(".")).unwrap().flatten();
-        let part = files.find(|file| file.file_name().to_string_lossy().starts_with(".eddy-"));
+        let part = parts(&place, child.id()).first().map(|name| place.path(name));
         part.and_then(|file| file.metadata().ok())
             .is_some_and(|file| file.len() > 60 * frame as u64)
     };

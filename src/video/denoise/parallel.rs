@@ -214,7 +214,7 @@ impl StreamDenoiser<'_> {
         std::mem::swap(&mut self.x, &mut frame.x);
         std::mem::swap(&mut self.noise, &mut frame.noise);
         frame.levels = self.levels;
-        measured.map(|()| self.levels != [0.0; 2] || self.is_blind())
+        measured.map(|()| self.needs_denoising())
     }
 
     /// Writes the next frame of the lanes, which is the result for `input`.

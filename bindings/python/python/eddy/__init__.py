@@ -82,6 +82,12 @@ def _array(values):
     return np.from_dlpack(values) if is_foreign and hasattr(values, "__dlpack__") else np.asarray(values)
 
 
+def _mask(values):
+    """A mask as an image, white where it is true."""
+    mask = _array(values)
+    return mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
+
+
 def _settings(device=None, threads=None, max_memory=None, precision=None, runtime=None):
     return {
         "device": device,
@@ -133,10 +139,7 @@ class Inpainter:
         self._native = _eddy.Inpainter(_name(model), _settings(**settings))
 
     def __call__(self, image, mask, *, steps=None, samples=4, seed=0, grow=0, feather=0, progress=None):
-        mask = _array(mask)
-        if mask.dtype == bool:
-            mask = mask.astype(np.uint8) * 255
-        return _image(self._native.run(_array(image), mask, steps, samples, seed, grow, feather, progress))
+        return _image(self._native.run(_array(image), _mask(mask), steps, samples, seed, grow, feather, progress))
 
 
 class Generator:
@@ -224,9 +227,8 @@ class TextToImage:
             "noise_level": noise_level,
             "control_scale": control_scale,
         }
-        arrays = [None if array is None else _array(array) for array in (image, mask, control)]
-        if arrays[1] is not None and arrays[1].dtype == bool:
-            arrays[1] = arrays[1].astype(np.uint8) * 255
+        optional = lambda read, values: None if values is None else read(values)
+        arrays = [optional(_array, image), optional(_mask, mask), optional(_array, control)]
         made, figures = self._native.run(wanted, arrays, seed, progress)
         names = ("sampler", "steps", "guidance_scale", "evaluations")
         return _image(made, {"seed": seed, **dict(zip(names, figures))})
