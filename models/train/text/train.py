@@ -1,0 +1,165 @@
+"""Trains one part of a text-to-image system: python train.py PART POOL RESULT.pt --minutes M [--start OTHER.pt]."""
+
+import argparse
+import copy
+import pickle
+import time
+from pathlib import Path
+
+import networks
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusion import STEPS, Optimizer, noised, sample
+from reader import Reader, planes, read, score
+from scenes import caption, random_scene
+from words import VOCABULARY, ids
+
+
+class Pool:
+    def __init__(self, folder, seed):
+        self.pictures = np.load(folder / "pictures.npy", mmap_mode="r")
+        self.scenes = pickle.loads((folder / "scenes.pickle").read_bytes())
+        self.rng = np.random.default_rng(seed)
+
+    def batch(self, count):
+        """Pictures [B, 3, 64, 64] from -1 to 1, and the ids of captions."""
+        at = np.sort(self.rng.integers(0, len(self.scenes), count))
+        texts = [caption(self.scenes[i], self.rng) for i in at]
+        return planes(self.pictures[at]), torch.tensor([ids(text) for text in texts])
+
+
+class Average:
+    """The exponential moving average of weights."""
+
+    def __init__(self, modules):
+        self.modules = modules
+        self.copies = [copy.deepcopy(module).eval() for module in modules]
+        self.count = 0
+
+    @torch.no_grad()
+    def update(self):
+        self.count += 1
+        keep = min(0.9995, self.count / (self.count + 20))
+        for module, average in zip(self.modules, self.copies, strict=True):
+            for p, q in zip(module.parameters(), average.parameters(), strict=True):
+                q.lerp_(p, 1 - keep)
+
+
+class BasePart:
+    """GLIDE's form: a base of 32x32 pixels and a text encoder that learns with it."""
+
+    def __init__(self, args):
+        self.text, self.base = networks.Text(len(VOCABULARY)), networks.Base()
+        self.modules = {"text": self.text, "base": self.base}
+
+    def loss(self, pool, count):
+        x, tokens = pool.batch(count)
+        x = F.avg_pool2d(x, 2)
+        tokens = tokens * (torch.rand(count, 1) > 0.12)
+        u = torch.rand(count)
+        timestep = (STEPS * (1 - u**1.4)).long().clamp(0, STEPS - 1)
+        state, v = noised(x, timestep)
+        return F.mse_loss(self.base(state, timestep, self.text(tokens)[0]), v)
+
+    @staticmethod
+    def images(modules, texts, scale, steps=16, seed=0):
+        text, base = modules
+        hidden = text(torch.tensor([ids(t) for t in texts]))[0]
+        empty = text(torch.zeros(len(texts), networks.LENGTH, dtype=torch.long))[0]
+        predict = lambda x, t, guided: base(x, t, hidden if guided else empty)
+        small = sample(predict, (len(texts), 3, 32, 32), steps, scale, generator=torch.Generator().manual_seed(seed))
+        return F.interpolate(small.clamp(-1, 1), scale_factor=2, mode="bilinear")
+
+
+class UpsamplerPart:
+    """The upsampler of GLIDE's form and of Imagen's: it learns with noise on the small image, of a
+    timestep that it is told (Ho et al. 2022), which is 0 for GLIDE."""
+
+    def __init__(self, args):
+        self.upsampler = networks.Upsampler()
+        self.modules = {"upsampler": self.upsampler}
+
+    def loss(self, pool, count):
+        x, _ = pool.batch(count)
+        level = (torch.rand(count) ** 2 * 400).long() * (torch.rand(count) < 0.7)
+        small = noised(F.avg_pool2d(x, 2), level)[0]
+        large = F.interpolate(small, scale_factor=2, mode="bilinear")
+        timestep = torch.randint(0, STEPS, (count,))
+        state, v = noised(x, timestep)
+        return F.mse_loss(self.upsampler(torch.cat([state, large], 1), timestep, level), v)
+
+
+PARTS = {"base": BasePart, "upsampler": UpsamplerPart}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("pool", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--rate", type=float, default=1.0)
+    parser.add_argument("--start", type=Path)
+    parser.add_argument("--reader", type=Path)
+    parser.add_argument("--every", type=float, default=10, help="minutes between evaluations")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    pool = Pool(args.pool, args.seed)
+    part = PARTS[args.part](args)
+    modules = part.modules
+    if args.start:
+        weights = torch.load(args.start)
+        for name, module in modules.items():
+            if name in weights:
+                module.load_state_dict(weights[name], strict=False)
+    optimizer = Optimizer(modules.values(), args.rate)
+    average = Average(list(modules.values()))
+    reader = None
+    if args.reader:
+        reader = Reader().eval()
+        reader.load_state_dict(torch.load(args.reader))
+    rng = np.random.default_rng(12345)
+    tests = [random_scene(rng, held_out=i % 2 == 1) for i in range(192)]
+    texts = [caption(scene) for scene in tests]
+    start, losses, evaluated, step = time.time(), [], 0.0, 0
+    while (minutes := (time.time() - start) / 60) < args.minutes:
+        part_done = minutes / args.minutes
+        factor = min(1, (step + 1) / 100) * min(1, (1 - part_done) / 0.35 + 0.02)
+        loss = part.loss(pool, args.batch)
+        loss.backward()
+        optimizer.step(factor)
+        average.update()
+        losses.append(loss.item())
+        step += 1
+        if step % 100 == 0:
+            print(f"{minutes:.1f} min, step {step}: loss {np.mean(losses[-100:]):.4f}", flush=True)
+        if minutes - evaluated > args.every:
+            evaluated = minutes
+            save(args.result, modules, average)
+            if reader is not None:
+                evaluate(part, average.copies, reader, texts, tests, (1.0, 3.0))
+    save(args.result, modules, average)
+    if reader is not None:
+        evaluate(part, average.copies, reader, texts, tests, (1.0, 2.0, 3.0, 5.0))
+
+
+def save(path, modules, average):
+    parts = {name: module.state_dict() for name, module in zip(modules, average.copies, strict=True)}
+    parts |= {f"raw-{name}": module.state_dict() for name, module in modules.items()}
+    torch.save(parts, path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)
+
+
+@torch.no_grad()
+def evaluate(part, modules, reader, texts, tests, scales):
+    for scale in scales:
+        seen = [read(reader, part.images(modules, texts[i : i + 64], scale)) for i in range(0, len(texts), 64)]
+        shown = score(torch.cat(seen), tests)
+        print(f"  scale {scale}: " + ", ".join(f"{name} {100 * value:.0f}" for name, value in shown.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
