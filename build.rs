@@ -81,8 +81,12 @@ fn pack_files(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(out)?;
     for file in fs::read_dir(folder)?.filter_map(Result::ok) {
         let name = file.file_name().to_string_lossy().into_owned();
+        if file.path().is_dir() {
+            pack_files(&file.path(), &out.join(&name))?;
+            continue;
+        }
         let is_half = name.ends_with("-f16.onnx");
-        if is_half || ![".onnx", ".npy", ".toml"].iter().any(|end| name.ends_with(end)) {
+        if is_half || ![".onnx", ".npy", ".toml", ".json"].iter().any(|end| name.ends_with(end)) {
             continue;
         }
         println!("cargo::rerun-if-changed={}", file.path().display());
@@ -98,6 +102,8 @@ fn pack(runtime: &Path) -> Result<(), Box<dyn Error>> {
     // What the crate includes: where each part begins, and its bytes.
     let mut parts = String::from("[\n");
     let runtime = fs::read(runtime)?;
+    println!("cargo::rustc-env=EDDY_ONNXRUNTIME_SHA256={}", sha256(&runtime));
+    println!("cargo::rustc-env=EDDY_TARGET={}", env::var("TARGET")?);
     let is_release = env::var("PROFILE")? == "release";
     let level = if is_release { RUNTIME_LEVEL_OF_RELEASE } else { RUNTIME_LEVEL };
     let length = runtime.len().div_ceil(RUNTIME_PARTS);
@@ -116,7 +122,7 @@ fn pack(runtime: &Path) -> Result<(), Box<dyn Error>> {
     let models = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("models");
     for folder in fs::read_dir(models)?.filter_map(Result::ok) {
         let name = folder.file_name().to_string_lossy().into_owned();
-        if folder.path().join("model.toml").exists() {
+        if ["model.toml", "pipeline.toml"].iter().any(|name| folder.path().join(name).exists()) {
             pack_files(&folder.path(), &out.join(&name))?;
         }
         let half = folder.path().join(format!("{name}-f16.onnx"));
@@ -220,9 +226,12 @@ fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
     Err(format!("{shown} failed: {last}").into())
 }
 
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn check_hash(path: &Path, library: &Library) -> Result<(), Box<dyn Error>> {
-    let found: String =
-        Sha256::digest(fs::read(path)?).iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = sha256(&fs::read(path)?);
     if found == library.sha256 {
         return Ok(());
     }

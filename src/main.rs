@@ -13,6 +13,10 @@ static ALLOCATOR: eddy::machine::ExitOutOfMemory = eddy::machine::ExitOutOfMemor
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    if let Some(text) = cli::long_version(std::env::args_os().skip(1)) {
+        let shown = writeln!(std::io::stdout(), "{text}");
+        return ExitCode::from(u8::from(shown.is_err()));
+    }
     let arguments = cli::Arguments::parse();
     eddy::machine::report_missing_stacks();
     cli::interrupt::listen();

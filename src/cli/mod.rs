@@ -1,8 +1,11 @@
 //! The command line: one file per command. No other module prints.
 
+use std::ffi::OsString;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use eddy::model::{Package, bundled_names};
+use eddy::network::{EMBEDDED_SHA256, EMBEDDED_VERSION};
 
 mod bench;
 mod bench_video;
@@ -38,7 +41,28 @@ mod upscale;
 mod upscale_by_prompt;
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 runtime \
-                          library, 6 device, 130 interrupted (finished results are kept).";
+                          library, 6 device, 130 interrupted (finished results are kept).\n\n\
+                          `eddy --version --verbose` shows what the binary is made of.";
+
+/// What the binary is made of, if that is all that the arguments ask for.
+pub(crate) fn long_version(arguments: impl Iterator<Item = OsString>) -> Option<String> {
+    let given: Vec<OsString> = arguments.collect();
+    let asks = |names: [&str; 2]| given.iter().any(|it| names.iter().any(|name| it == *name));
+    (given.len() == 2 && asks(["--version", "-V"]) && asks(["--verbose", "-v"])).then(|| {
+        let mut text = format!(
+            "eddy {}\ntarget: {}\nONNX Runtime: {EMBEDDED_VERSION}, SHA-256 {EMBEDDED_SHA256}",
+            env!("CARGO_PKG_VERSION"),
+            env!("EDDY_TARGET"),
+        );
+        for name in bundled_names() {
+            let files = Package::find(name).map(|package| package.manifest.files);
+            for (precision, file) in files.into_iter().flatten() {
+                text += &format!("\n{name} {precision}: SHA-256 {}", file.sha256);
+            }
+        }
+        text
+    })
+}
 
 /// Diffusion networks on edge boards: denoising, upscaling and generation from one binary.
 #[derive(Debug, Parser)]

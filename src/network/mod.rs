@@ -23,7 +23,7 @@ pub use graph::{ConstantInputs, TensorGraph};
 pub use interface::{Interface, RecurrentState};
 pub use optimized::OptimizedGraph;
 pub use provider::OpenVinoTarget;
-pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
+pub use runtime::{EMBEDDED_SHA256, EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
 pub use session::{
     Engine, ModelSource, OnnxNetwork, SessionOptions, THREADS_PER_CORE, default_threads,
     max_threads,

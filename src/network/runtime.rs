@@ -20,6 +20,8 @@ static EMBEDDED: &[(u64, &[u8])] = &include!(concat!(env!("OUT_DIR"), "/onnxrunt
 
 /// The version of the embedded ONNX Runtime.
 pub const EMBEDDED_VERSION: &str = env!("EDDY_ONNXRUNTIME_VERSION");
+/// The SHA-256 of the embedded library, in hexadecimal digits.
+pub const EMBEDDED_SHA256: &str = env!("EDDY_ONNXRUNTIME_SHA256");
 
 /// The oldest supported ONNX Runtime, `1.23`: the `api-23` feature of `ort`.
 pub const OLDEST_MINOR_VERSION: u32 = 23;

@@ -30,6 +30,10 @@ fn prints_help_and_version() {
         eddy(command).arg("--version").succeeds().prints(env!("CARGO_PKG_VERSION"));
     }
     eddy("--version").succeeds().prints(env!("CARGO_PKG_VERSION"));
+    // The embedded library is the one that the build found.
+    let library = std::fs::read(env!("EDDY_EMBEDDED_ONNXRUNTIME")).unwrap();
+    let digest = eddy::digest::sha256(&library);
+    eddy("--version --verbose").succeeds().prints(&digest).prints("denoise-fast f32: SHA-256 ");
 }
 
 /// Every option in the README must be in the help.
