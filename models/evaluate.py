@@ -332,10 +332,15 @@ def main():
     parser.add_argument("--cache", default=HERE / "train/out/cbm3d", help="folder where CBM3D's results are kept")
     parser.add_argument("--digits", action="store_true", help="measure the digit models alone, into ../docs/digits.md")
     parser.add_argument("--inpainting", action="store_true", help="measure inpainting alone, into ../docs/inpainting.md")
+    parser.add_argument("--text", metavar="READER", help="measure the text-to-image systems alone, into ../docs/shapes.md, by this reader (train/text/reader.py)")
     parser.add_argument("--quick", action="store_true", help="two images, no CBM3D; QUALITY.md and ../docs are left alone")
     parser.add_argument("--camera", action="store_true", help="measure `camera` alone, and put its figures in place of those in QUALITY.md")
     parser.add_argument("--upscaling", action="store_true", help="measure the upscalers alone, likewise")
     args = parser.parse_args()
+    if args.text:
+        import shapes_evaluation
+
+        return shapes_evaluation.main(args.eddy, args.text)
     if args.inpainting:
         import inpainting_evaluation
 

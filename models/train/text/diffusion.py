@@ -1,17 +1,16 @@
 """The schedule, the loss and the sampler of the text-to-image systems, and their optimizer."""
 
-import math
-
 import torch
 
 STEPS = 1000
 
 
 def alphas():
-    """The products of diffusers' `squaredcos_cap_v2` (Nichol and Dhariwal 2021), [1000]."""
-    bar = [math.cos((i / STEPS + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(STEPS + 1)]
-    betas = [min(1 - bar[i + 1] / bar[i], 0.999) for i in range(STEPS)]
-    return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), 0).float()
+    """The products of diffusers' `linear` (Ho et al. 2020), [1000]. An area of 8x8 pixels shows what
+    it is as soon as its signal is a tenth of its noise, which is so below timestep 650; with the
+    cosine schedule below 940, so that few steps would depend on the text."""
+    betas = torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)
+    return torch.cumprod(1 - betas, 0).float()
 
 
 ALPHAS = alphas()

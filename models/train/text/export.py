@@ -19,7 +19,7 @@ from words import LENGTH, PADDING, UNKNOWN, VOCABULARY, tokenizer
 
 SCHEDULER = {
     "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02,
-    "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction", "timestep_spacing": "trailing",
+    "beta_schedule": "linear", "prediction_type": "v_prediction", "timestep_spacing": "trailing",
     "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0,
 }  # fmt: skip
 THRESHOLDED = SCHEDULER | {"thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5}
@@ -127,6 +127,7 @@ def glide(args):
         (folder / name / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=1))
     spec = {
         "name": folder.name,
+        "description": "Makes pictures of 64x64 pixels of colored shapes by a prompt, in GLIDE's form: text-conditioned diffusion and an upsampler",
         "main": 0,
         "text": [{"tokenizer": "tokenizer", "network": "text_encoder/model.onnx", "length": LENGTH}],
         "embedding": {"sequence": [[0]]},

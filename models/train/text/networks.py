@@ -174,3 +174,97 @@ class Upsampler(nn.Module):
         for block in self.blocks:
             x = block(x, time)
         return F.pixel_shuffle(self.leave(x), 2)
+
+
+EMBEDDING = 128  # features of an image's embedding
+
+
+class ContrastiveText(Text):
+    """CLIP's text encoder (Radford et al. 2021): also `text_embeds`, [B, 128], of length 1."""
+
+    def __init__(self, vocabulary):
+        super().__init__(vocabulary)
+        self.projection = nn.Linear(WIDTH, EMBEDDING, bias=False)
+
+    def forward(self, ids):
+        hidden, pooled = super().forward(ids)
+        return F.normalize(self.projection(pooled), dim=1), hidden
+
+
+class ContrastiveImage(nn.Module):
+    """CLIP's image encoder: images [B, 3, 64, 64] to embeddings [B, 128] of length 1."""
+
+    def __init__(self):
+        super().__init__()
+        layers, previous = [], 12
+        for channels in (32, 64, 128):
+            layers += [nn.Conv2d(previous, channels, 3, stride=1 if previous == 12 else 2, padding=1), nn.GroupNorm(8, channels), nn.SiLU(),
+                       nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(8, channels), nn.SiLU()]  # fmt: skip
+            previous = channels
+        self.trunk = nn.Sequential(*layers, nn.Conv2d(128, 64, 3, stride=2, padding=1), nn.SiLU())
+        self.head = nn.Linear(64 * 16, EMBEDDING)
+
+    def forward(self, image):
+        return F.normalize(self.head(self.trunk(F.pixel_unshuffle(image, 2)).flatten(1)), dim=1)
+
+
+class Prior(nn.Module):
+    """The diffusion prior (Ramesh et al. 2022): from the tokens and the embedding of a text to the
+    embedding of an image, which it predicts itself rather than the noise on it."""
+
+    def __init__(self, width=WIDTH, blocks=4):
+        super().__init__()
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.enter = nn.Linear(EMBEDDING, width)
+        self.text = nn.Linear(EMBEDDING, width)
+        self.position = nn.Parameter(torch.randn(LENGTH + 4, width) * 0.02)
+        self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                [nn.LayerNorm(width), Attention(width), nn.LayerNorm(width),
+                 nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(approximate="tanh"), nn.Linear(3 * width, width))]
+            )
+            for _ in range(blocks)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, EMBEDDING)
+        self.width = width
+
+    def forward(self, hidden_states, timestep, proj_embedding, encoder_hidden_states):
+        b = hidden_states.shape[0]
+        x = torch.cat(
+            [encoder_hidden_states, self.text(proj_embedding)[:, None], self.time(embedded(timestep, self.width))[:, None],
+             self.enter(hidden_states)[:, None], self.query.expand(b, 1, self.width)], 1
+        ) + self.position  # fmt: skip
+        for norm, attention, norm2, mlp in self.blocks:
+            x = x + attention(norm(x))
+            x = x + mlp(norm2(x))
+        return self.leave(self.norm(x[:, -1]))
+
+
+class Decoder(Base):
+    """DALL-E 2's decoder: the base, conditioned on an image's embedding in place of text."""
+
+    TOKENS = 8
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Linear(EMBEDDING, self.TOKENS * WIDTH)
+
+    def forward(self, sample, timestep, image_embeds):
+        # The embedding has length 1, and its values a deviation of 1 / sqrt(128).
+        tokens = self.tokens(image_embeds * EMBEDDING**0.5).view(-1, self.TOKENS, WIDTH)
+        return super().forward(sample, timestep, tokens)
+
+
+class Language(nn.Module):
+    """A text encoder that learns from text alone, by filling in words (Devlin et al. 2019), as
+    Imagen's T5 does in its own way (Raffel et al. 2020)."""
+
+    def __init__(self, vocabulary):
+        super().__init__()
+        self.text = Text(vocabulary)
+        self.words = nn.Linear(WIDTH, vocabulary)
+
+    def forward(self, ids):
+        return self.words(self.text(ids)[0])

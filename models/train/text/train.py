@@ -90,7 +90,100 @@ class UpsamplerPart:
         return F.mse_loss(self.upsampler(torch.cat([state, large], 1), timestep, level), v)
 
 
-PARTS = {"base": BasePart, "upsampler": UpsamplerPart}
+class ContrastivePart:
+    """The encoders of DALL-E 2's form, which learn which caption is of which picture."""
+
+    def __init__(self, args):
+        self.text, self.image = networks.ContrastiveText(len(VOCABULARY)), networks.ContrastiveImage()
+        self.temperature = torch.nn.Parameter(torch.tensor(2.7))
+        scale = torch.nn.Module()
+        scale.register_parameter("temperature", self.temperature)
+        self.modules = {"text": self.text, "image": self.image, "scale": scale}
+
+    def loss(self, pool, count):
+        x, tokens = pool.batch(count)
+        logits = self.temperature.clamp(max=4.6).exp() * self.image(x) @ self.text(tokens)[0].T
+        own = torch.arange(count)
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def contrastive(args):
+    """The trained encoders of `--encoders`, which do not change any more."""
+    weights = torch.load(args.encoders)
+    text, image = networks.ContrastiveText(len(VOCABULARY)), networks.ContrastiveImage()
+    text.load_state_dict(weights["text"])
+    image.load_state_dict(weights["image"])
+    return text.eval().requires_grad_(False), image.eval().requires_grad_(False)
+
+
+class PriorPart:
+    def __init__(self, args):
+        self.text, self.image = contrastive(args)
+        self.prior = networks.Prior()
+        self.modules = {"prior": self.prior}
+        embeddings = self.image(planes(Pool(args.pool, 1).pictures[:2000]))
+        self.moments = embeddings.mean(0), embeddings.std(0)
+
+    def loss(self, pool, count):
+        x, tokens = pool.batch(count)
+        mean, deviation = self.moments
+        wanted = (self.image(x) - mean) / deviation
+        pooled, hidden = self.text(tokens * (torch.rand(count, 1) > 0.1))
+        timestep = torch.randint(0, STEPS, (count,))
+        state, _ = noised(wanted, timestep)
+        return F.mse_loss(self.prior(state, timestep, pooled, hidden), wanted)
+
+
+class DecoderPart:
+    def __init__(self, args):
+        self.text, self.image = contrastive(args)
+        self.decoder = networks.Decoder()
+        self.modules = {"base": self.decoder}
+        self.absent = self.image(torch.zeros(1, 3, 64, 64))
+
+    def loss(self, pool, count):
+        x, _ = pool.batch(count)
+        embedding = torch.where(torch.rand(count, 1) < 0.12, self.absent, self.image(x))
+        # The prior's embeddings are not exact either.
+        embedding = embedding + torch.randn_like(embedding) * 0.02 * torch.rand(count, 1)
+        x = F.avg_pool2d(x, 2)
+        timestep = (STEPS * (1 - torch.rand(count) ** 1.4)).long().clamp(0, STEPS - 1)
+        state, v = noised(x, timestep)
+        return F.mse_loss(self.decoder(state, timestep, embedding), v)
+
+
+class LanguagePart:
+    """Imagen's form: a text encoder that has seen text alone."""
+
+    def __init__(self, args):
+        self.language = networks.Language(len(VOCABULARY))
+        self.modules = {"language": self.language}
+
+    def loss(self, pool, count):
+        texts = [caption(random_scene(pool.rng), pool.rng) for _ in range(count)]
+        tokens = torch.tensor([ids(text) for text in texts])
+        hidden = (torch.rand(tokens.shape) < 0.2) & (tokens > 1)
+        seen = torch.where(hidden, 1, tokens)
+        return F.cross_entropy(self.language(seen)[hidden], tokens[hidden])
+
+
+class FrozenBasePart(BasePart):
+    """Imagen's form: the base of a text encoder that does not change."""
+
+    def __init__(self, args):
+        language = networks.Language(len(VOCABULARY))
+        language.load_state_dict(torch.load(args.encoders)["language"])
+        self.text, self.base = language.text.eval().requires_grad_(False), networks.Base()
+        self.modules = {"base": self.base}
+
+    def images(self, modules, texts, scale, steps=16, seed=0):
+        return BasePart.images([self.text, *modules], texts, scale, steps, seed)
+
+
+PARTS = {
+    "base": BasePart, "upsampler": UpsamplerPart, "contrastive": ContrastivePart, "prior": PriorPart,
+    "decoder": DecoderPart, "language": LanguagePart, "frozen-base": FrozenBasePart,
+}  # fmt: skip
 
 
 def main():
@@ -101,7 +194,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--rate", type=float, default=1.0)
-    parser.add_argument("--start", type=Path)
+    parser.add_argument("--start", type=Path, help="weights of another part to start from")
+    parser.add_argument("--encoders", type=Path, help="the trained encoders that this part needs")
     parser.add_argument("--reader", type=Path)
     parser.add_argument("--every", type=float, default=10, help="minutes between evaluations")
     parser.add_argument("--seed", type=int, default=0)
