@@ -13,7 +13,8 @@ use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
 use crate::media::stream::VideoFormat;
 use crate::model::{
-    CAMERA_DENOISER, ClassIndices, Package, Precision, SampledModel, WHITE_NOISE_DENOISER,
+    CAMERA_DENOISER, ClassIndices, ModelFolder, Package, Precision, SampledModel,
+    WHITE_NOISE_DENOISER,
 };
 use crate::network::{
     Device, DeviceChoice, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
@@ -220,8 +221,8 @@ impl Eddy {
         GeneratePipeline::new(package, network, decoder, self.budget())
     }
 
-    /// Text to image by a pipeline of several networks: a folder in the layout of diffusers, as
-    /// optimum exports it. A precision other than `f32` takes files such as `model_fp16.onnx`.
+    /// Text to image by a pipeline of several networks: a bundled one, or a folder in the layout of
+    /// diffusers, as optimum exports it. A precision other than `f32` takes files such as `model_fp16.onnx`.
     /// Networks are loaded by the first image, and stay loaded while the memory limit allows.
     ///
     /// # Errors
@@ -234,7 +235,7 @@ impl Eddy {
             max_memory: self.max_memory,
             ..TextToImageOptions::default()
         };
-        TextToImage::open(&self.runtime, folder.as_ref(), options)
+        TextToImage::open(&self.runtime, &ModelFolder::find(folder), options)
     }
 
     /// The network of a bundled model, a model package or a diffusers folder, with its training

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use eddy::compile::{CompileOptions, compile, compile_pipeline, save};
 use eddy::diffusion::Sampler;
-use eddy::model::{Package, SampledModel};
+use eddy::model::{ModelFolder, Package, SampledModel};
 use eddy::stages::is_pipeline;
 use serde_json::json;
 
@@ -82,8 +82,9 @@ impl Arguments {
             guidance_scale: self.guidance_scale,
             precision: self.precision.requested(),
         };
-        let compiled = if is_pipeline(path) {
-            compile_pipeline(path, &options)?
+        let folder = ModelFolder::find(path);
+        let compiled = if is_pipeline(&folder) {
+            compile_pipeline(&folder, &options)?
         } else {
             // A folder of diffusers that does not describe its images is still one for raw tensors.
             let model = match Package::find(&self.model) {

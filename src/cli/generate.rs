@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::ArgPredicate;
 use eddy::array;
 use eddy::diffusion::{ClassifierFreeOptions, Guidance, NoiseSource};
 use eddy::media::source::{ends_in_slash, refuse_replacing};
 use eddy::media::still;
 use eddy::media::{Format, Image};
-use eddy::model::Package;
+use eddy::model::{ModelFolder, Package};
 use eddy::stages::is_pipeline;
 use eddy::task::{Classes, Classifier, GenerateOptions, GenerateRequest, Generator, as_images};
 use ndarray::{Array4, Axis};
@@ -66,8 +67,16 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "WxH", help_heading = "Input and output")]
     pub(super) size: Option<Size>,
 
-    /// A bundled model, the folder of a model package, or a folder in the diffusers layout
-    #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
+    /// A bundled model, the folder of a model package, or a folder in the diffusers layout. With a
+    /// --prompt the default is shapes-glide
+    #[arg(
+        short,
+        long,
+        value_name = "MODEL",
+        default_value = "prior",
+        default_value_if("prompt", ArgPredicate::IsPresent, "shapes-glide"),
+        help_heading = "Model"
+    )]
     pub(super) model: String,
 
     #[command(flatten)]
@@ -115,7 +124,7 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.sync.apply();
         self.guidance.check()?;
-        if is_pipeline(Path::new(&self.model)) {
+        if is_pipeline(&ModelFolder::find(&self.model)) {
             return self.run_staged();
         }
         refuse_onnx(&self.model)?;

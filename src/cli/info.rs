@@ -1,10 +1,10 @@
 //! `eddy info`.
 
-use std::path::Path;
-
 use clap::Args;
 use eddy::compile::{CompiledFile, CompiledPort};
-use eddy::model::{Manifest, NoiseLevel, Package, Precision, bundled_names};
+use eddy::model::{
+    Manifest, ModelFolder, NoiseLevel, Package, Precision, bundled_names, bundled_pipelines,
+};
 use eddy::network::{Axes, Colors, EMBEDDED_VERSION};
 use eddy::stages::{is_pipeline, pipeline_of};
 use serde_json::json;
@@ -43,8 +43,8 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match &self.model {
-            Some(folder) if is_pipeline(Path::new(folder)) => {
-                let spec = pipeline_of(Path::new(folder))?;
+            Some(model) if is_pipeline(&ModelFolder::find(model)) => {
+                let spec = pipeline_of(&ModelFolder::find(model))?;
                 self.console.result(spec.to_toml()?, &json!(spec))
             }
             Some(model) => match compiled(model)? {
@@ -73,6 +73,15 @@ impl Arguments {
                 &format!("  {name:<17} {task:<10} {:<12} {description}\n", precisions.join(" "));
             models.push(json!({
                 "name": name, "task": task, "precisions": precisions, "description": description,
+            }));
+        }
+        // Their networks are of f32 alone.
+        for name in bundled_pipelines().into_iter().filter(|_| self.files.wants(Precision::F32)) {
+            let description = pipeline_of(&ModelFolder::find(name))?.description;
+            let task = "generate";
+            text += &format!("  {name:<17} {task:<10} {:<12} {description}\n", "f32");
+            models.push(json!({
+                "name": name, "task": task, "precisions": ["f32"], "description": description,
             }));
         }
         if models.is_empty() {

@@ -268,6 +268,11 @@ impl FilesOption {
     pub(crate) fn wants_any(&self, manifest: &Manifest) -> bool {
         self.precision.0.is_none_or(|precision| manifest.files.contains_key(&precision))
     }
+
+    /// Whether files of this precision are wanted.
+    pub(crate) fn wants(&self, precision: Precision) -> bool {
+        self.precision.0.is_none_or(|wanted| wanted == precision)
+    }
 }
 
 /// A precision, or automatic.

@@ -1,10 +1,9 @@
 //! `eddy prepare`.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use eddy::model::Package;
+use eddy::model::{ModelFolder, Package};
 use eddy::network::{Device, Engine, engine_durations, engine_folder};
 use eddy::stages::{Retention, is_pipeline};
 use indicatif::ProgressStyle;
@@ -41,7 +40,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        if is_pipeline(Path::new(&self.model)) {
+        if is_pipeline(&ModelFolder::find(&self.model)) {
             return self.save_optimized();
         }
         let package = Package::find(&self.model)?;

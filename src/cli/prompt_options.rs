@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use eddy::digest::sha256;
+use eddy::model::ModelFolder;
 use eddy::network::SessionOptions;
 use eddy::stages::{
     Retention, TextToImage, TextToImageOptions, TextToImageReport, TextToImageRequest,
@@ -136,6 +137,14 @@ impl PromptOptions {
                 "the prompt is longer than {room} tokens; this end of it has no effect: {end}"
             ));
         }
+        if !report.unknown.is_empty() {
+            let words: Vec<String> =
+                report.unknown.iter().map(|word| format!("\"{}\"", shortened(word))).collect();
+            console.note_unless_json(format!(
+                "{model} was trained without these words, which mean nothing to it: {}",
+                words.join(", ")
+            ));
+        }
         if self.negative_prompt.is_some() && !report.uses_negative_prompt {
             console.note_unless_json(
                 "the negative prompt has no effect: this network is not guided by one, the \
@@ -163,7 +172,7 @@ pub(crate) fn open_pipeline(
             max_memory: run.memory.requested(),
             retention,
         };
-        TextToImage::open(runtime, Path::new(model), options)
+        TextToImage::open(runtime, &ModelFolder::find(model), options)
     })
 }
 

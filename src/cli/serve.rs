@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use eddy::machine::exit_at_once;
 use eddy::media::still::Limits;
-use eddy::model::Package;
+use eddy::model::{ModelFolder, Package};
 use eddy::serve::{
     Listen, Loader, Log, ModelFiles, Record, ServeOptions, ServedModel, Server, Token,
 };
@@ -177,7 +177,8 @@ impl Arguments {
             _ => (None, text),
         };
         let path = Path::new(model);
-        if is_pipeline(path) {
+        let folder = ModelFolder::find(model);
+        if is_pipeline(&folder) {
             let options = TextToImageOptions {
                 session: opened.session(),
                 precision: self.run.precision.requested().unwrap_or_default(),
@@ -185,7 +186,7 @@ impl Arguments {
                 max_memory: self.run.memory.requested(),
                 retention: Retention::All,
             };
-            let files = ModelFiles::Pipeline { folder: path.to_owned(), options };
+            let files = ModelFiles::Pipeline { folder, options };
             let name = name.or_else(|| stem(path)).unwrap_or_else(|| model.to_owned());
             return Ok(ServedModel { name, files });
         }

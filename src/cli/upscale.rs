@@ -1,11 +1,10 @@
 //! `eddy upscale`.
 
-use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
 use eddy::diffusion::{Guidance, NoiseSource};
-use eddy::model::Package;
+use eddy::model::{ModelFolder, Package};
 use eddy::stages::is_pipeline;
 use eddy::task::{Degradation, GenerateOptions, GenerateRequest, UpscaleOptions, Upscaler};
 use eddy::video::FrameProcessor;
@@ -82,7 +81,7 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
         let model = self.model.as_deref().filter(|_| !self.prior);
-        if let Some(model) = model.filter(|model| is_pipeline(Path::new(model))) {
+        if let Some(model) = model.filter(|model| is_pipeline(&ModelFolder::find(model))) {
             return self.run_staged(model);
         }
         if let Some(option) = self.pipeline.given() {

@@ -10,7 +10,7 @@ use super::{CompileOptions, compile_pipeline, save};
 use crate::diffusion::Philox;
 use crate::error::Result;
 use crate::model::protobuf::Message;
-use crate::network::{Library, Runtime, SessionOptions, TensorGraph};
+use crate::network::{Library, ModelSource, Runtime, SessionOptions, TensorGraph};
 use crate::stages::{NoiseSequence, TextToImage, TextToImageOptions, TextToImageRequest};
 
 const SCHEDULE: &str = r#"{"_class_name": "DDPMScheduler", "num_train_timesteps": 1000,
@@ -88,11 +88,16 @@ fn cascades_give_the_numbers_of_the_pipeline() -> Result<()> {
     for enlargement in ["bilinear", "bilinear-centers", "bicubic"] {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), enlargement);
-        let compiled = compile_pipeline(folder.path(), &CompileOptions::default())?;
+        let compiled = compile_pipeline(&folder.path().into(), &CompileOptions::default())?;
         assert_eq!((compiled.steps, compiled.evaluations), (3, 6));
         let file = folder.path().join("whole.onnx");
         save(&compiled.file, &file)?;
-        let mut graph = TensorGraph::open(&runtime, "whole", &file, SessionOptions::default())?;
+        let mut graph = TensorGraph::open(
+            &runtime,
+            "whole",
+            ModelSource::File(&file),
+            SessionOptions::default(),
+        )?;
         let (small, large) = ([1, 3, 8, 12], [1, 3, 24, 36]);
         // In the order in which the pipeline draws them; the last step draws none.
         let draws = [
@@ -104,7 +109,7 @@ fn cascades_give_the_numbers_of_the_pipeline() -> Result<()> {
         ];
         let sequence = draws.iter().flat_map(|(_, all)| all.iter().flatten().copied()).collect();
         let mut pipeline =
-            TextToImage::open(&runtime, folder.path(), TextToImageOptions::default())?;
+            TextToImage::open(&runtime, &folder.path().into(), TextToImageOptions::default())?;
         let (expected, _) = pipeline.sample(
             &TextToImageRequest::default(),
             &mut NoiseSequence::recorded(sequence),

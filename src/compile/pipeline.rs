@@ -1,7 +1,5 @@
 //! Pipelines of several networks as one graph: text encoders, the stages of sampling, the decoder.
 
-use std::path::Path;
-
 use super::builder::{Builder, When};
 use super::decoder::{Decoder, restored};
 use super::inputs::unsupported;
@@ -13,7 +11,7 @@ use super::text::emit_text;
 use super::trajectory::{graph, model};
 use super::{CompileOptions, Compiled};
 use crate::error::{Error, Result};
-use crate::model::{Links, MAX_GRAPH_BYTES, Precision, find_inside, read_regular, with_weights};
+use crate::model::{Links, MAX_GRAPH_BYTES, ModelFolder, Precision, with_weights};
 use crate::setting::PRECISION;
 use crate::stages::{
     ConcatCondition, GuidanceSpec, MicroConditions, PipelineSpec, PriorConditioning, StageSpec,
@@ -35,9 +33,9 @@ const OUTPUT: &str = "image";
 /// # Errors
 /// [`Error::Usage`] for options out of range; [`Error::Model`] for a folder that is not a pipeline,
 /// or of a kind that cannot be compiled, and for networks that one file of ONNX cannot hold.
-pub fn compile_pipeline(folder: &Path, options: &CompileOptions) -> Result<Compiled> {
+pub fn compile_pipeline(folder: &ModelFolder, options: &CompileOptions) -> Result<Compiled> {
     let spec = pipeline_of(folder)?;
-    let place = folder.display().to_string();
+    let place = folder.to_string();
     if let Some(what) = unsupported_part(&spec) {
         return Err(unsupported(&place, what));
     }
@@ -52,7 +50,7 @@ pub fn compile_pipeline(folder: &Path, options: &CompileOptions) -> Result<Compi
     let parts = files.iter().zip(&networks).enumerate();
     let parts = parts.map(|(index, (file, bytes))| {
         // A short prefix, since it is stored with each name.
-        Part::read(folder.join(file).display().to_string(), format!("{index}/"), bytes)
+        Part::read(format!("{folder}/{file}"), format!("{index}/"), bytes)
     });
     let parts: Vec<Part<'_>> = parts.collect::<Result<_>>()?;
     let (text, rest) = parts.split_at(spec.text.len());
@@ -60,7 +58,7 @@ pub fn compile_pipeline(folder: &Path, options: &CompileOptions) -> Result<Compi
 
     let mut builder = Builder::default();
     let (mut inputs, mut all) = (Vec::new(), Properties::new());
-    let name = folder.file_name().map_or(place.clone(), |name| name.to_string_lossy().into_owned());
+    let name = folder.name();
     all.push("model", name);
     all.push("task", "text-to-image");
     all.push("precision", precision);
@@ -147,30 +145,26 @@ fn unsupported_part(spec: &PipelineSpec) -> Option<&'static str> {
 }
 
 /// The networks with their weights, all of which have to fit into one file.
-fn read_networks(folder: &Path, files: &[String]) -> Result<Vec<Vec<u8>>> {
+fn read_networks(folder: &ModelFolder, files: &[String]) -> Result<Vec<Vec<u8>>> {
     let mut left = MAX_GRAPH_BYTES;
     let mut networks = Vec::new();
     for file in files {
-        let name = folder.join(file).display().to_string();
-        let path = find_inside(folder, file, Links::Cache);
-        let bytes =
-            path.and_then(|path| read_regular(&path, MAX_GRAPH_BYTES)).map_err(|cause| {
-                Error::model_from(
-                    &name,
-                    "it is a network of the pipeline, and cannot be read",
-                    cause,
-                )
-            })?;
-        let beside = folder.join(file);
-        let beside = beside.parent().unwrap_or(folder);
-        let bytes = with_weights(bytes, beside, Links::Cache, &name)?;
+        let name = format!("{folder}/{file}");
+        let mut bytes = folder.read(file, MAX_GRAPH_BYTES).map_err(|cause| {
+            Error::model_from(&name, "it is a network of the pipeline, and cannot be read", cause)
+        })?;
+        if let Some(folder) = folder.path() {
+            let beside = folder.join(file);
+            let beside = beside.parent().unwrap_or(folder);
+            bytes = with_weights(bytes, beside, Links::Cache, &name)?;
+        }
         left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {
             let problem = format!(
                 "its networks cannot be put into one file, which holds {} MiB at most; export them \
                  in half precision, or compile a smaller pipeline",
                 MAX_GRAPH_BYTES >> 20
             );
-            Error::model(folder.display().to_string(), problem)
+            Error::model(folder.to_string(), problem)
         })?;
         networks.push(bytes);
     }

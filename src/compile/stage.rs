@@ -1,7 +1,5 @@
 //! A stage of a pipeline as a trajectory: its plan, and the conditions of its network.
 
-use std::path::Path;
-
 use super::CompileOptions;
 use super::builder::{Builder, When};
 use super::inputs::unsupported;
@@ -13,6 +11,7 @@ use super::text::Embedded;
 use super::trajectory::{Emitted, FreeGuidance, SigmaSource, Start, Trajectory, name};
 use crate::diffusion::{Plan, Sampler};
 use crate::error::{Error, Result};
+use crate::model::ModelFolder;
 use crate::network::Interface;
 use crate::stages::{
     ConcatCondition, DEFAULT_NOISE_LEVEL, Enlargement, GuidanceSpec, MicroConditions, OUTPUTS,
@@ -28,7 +27,7 @@ const LOW_NOISE: &str = "low_resolution_noise";
 
 /// A stage, and how it is sampled.
 pub(super) struct StageCompiler<'a> {
-    folder: &'a Path,
+    folder: &'a ModelFolder,
     spec: &'a PipelineSpec,
     stage: &'a StageSpec,
     /// What the names of its inputs end with.
@@ -51,7 +50,7 @@ pub(super) struct StageCompiler<'a> {
 impl<'a> StageCompiler<'a> {
     /// Plans a stage. Steps, scale, sampler and eta of `options` are taken as by `eddy generate`.
     pub(super) fn new(
-        (folder, spec): (&'a Path, &'a PipelineSpec),
+        (folder, spec): (&'a ModelFolder, &'a PipelineSpec),
         (index, stage): (usize, &'a StageSpec),
         options: &CompileOptions,
     ) -> Result<Self> {
@@ -66,7 +65,7 @@ impl<'a> StageCompiler<'a> {
             && flow.dynamic_shift.is_some()
         {
             let what = "its schedule depends on the size of the image";
-            return Err(unsupported(&folder.display().to_string(), what));
+            return Err(unsupported(&folder.to_string(), what));
         }
         let planned = schedule.plan(PlanRequest {
             steps,
@@ -331,7 +330,7 @@ impl Conditions<'_> {
         let ConcatCondition::Enlarged(how) = stage.concat else { return Ok(None) };
         let Some((small, shape)) = before else {
             let problem = "there is no image to enlarge";
-            return Err(Error::model(folder.display().to_string(), problem));
+            return Err(Error::model(folder.to_string(), problem));
         };
         let builder = &mut *self.builder;
         // The image of a stage goes on within its range.
@@ -344,7 +343,7 @@ impl Conditions<'_> {
                 let problem = format!(
                     "its {file} has no level of noise for the timestep {DEFAULT_NOISE_LEVEL}"
                 );
-                Error::model(folder.display().to_string(), problem)
+                Error::model(folder.to_string(), problem)
             })?;
             let name = format!("{LOW_NOISE}{suffix}");
             let [batch, channels, _, _] = shape.as_slice() else { return Ok(None) };

@@ -18,7 +18,7 @@ use crate::digest::sha256;
 use crate::error::Result;
 use crate::model::protobuf::Message;
 use crate::model::{Manifest, Package, Precision, SampledModel};
-use crate::network::{Library, Network, Runtime, SessionOptions, Shape, TensorGraph};
+use crate::network::{Library, ModelSource, Network, Runtime, SessionOptions, Shape, TensorGraph};
 use crate::task::{Budget, TileChoice, decode};
 use crate::task::{Classes, GenerateOptions, GenerateRequest, Generator, LowRes};
 use crate::task::{UpscaleOptions, Upscaler};
@@ -51,7 +51,12 @@ fn run(
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("whole.onnx");
     super::save(&compiled.file, &file)?;
-    let mut graph = TensorGraph::open(&runtime()?, "whole", &file, SessionOptions::default())?;
+    let mut graph = TensorGraph::open(
+        &runtime()?,
+        "whole",
+        ModelSource::File(&file),
+        SessionOptions::default(),
+    )?;
     let mut given: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
     let mut taken: Vec<&str> = graph.inputs().iter().map(|port| port.name.as_str()).collect();
     given.sort_unstable();

@@ -1,13 +1,12 @@
 //! Text encoders in a graph: from tokens to the conditions of the stages.
 
-use std::path::Path;
-
 use super::builder::{Builder, When};
 use super::inputs::unsupported;
 use super::onnx::{Element, Length, Port};
 use super::part::Part;
 use super::trajectory::free;
 use crate::error::{Error, Result};
+use crate::model::ModelFolder;
 use crate::stages::{
     EmbeddingSpec, PipelineSpec, PromptTokenizer, TextSpec, fragments, hidden_output, pooled_output,
 };
@@ -45,7 +44,7 @@ struct Encoded {
 /// Emits text encoders, whose networks are `parts`, and adds their inputs to `inputs`. With
 /// `is_guided`, negative prompts are embedded, too.
 pub(super) fn emit_text(
-    (folder, spec): (&Path, &PipelineSpec),
+    (folder, spec): (&ModelFolder, &PipelineSpec),
     parts: &[Part<'_>],
     is_guided: bool,
     builder: &mut Builder,

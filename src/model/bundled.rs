@@ -67,6 +67,54 @@ static BUNDLES: &[Bundle] = &[
     bundle!(f32 "digits-classifier": "check-x.npy", "check-gradient.npy"),
 ];
 
+/// A pipeline of several networks embedded in the binary.
+#[derive(Debug)]
+pub struct BundledPipeline {
+    /// Its name.
+    pub name: &'static str,
+    /// Names and packed bytes of its files.
+    files: &'static [(&'static str, &'static [u8])],
+}
+
+macro_rules! pipeline {
+    ($name:literal: $($file:literal),+) => {
+        BundledPipeline {
+            name: $name,
+            files: &[$((
+                $file,
+                include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "/", $file, ".zst")),
+            )),+],
+        }
+    };
+}
+
+/// One line per pipeline: its folder in `models/`, and its files.
+#[rustfmt::skip]
+static PIPELINES: &[BundledPipeline] = &[
+    pipeline!(
+        "shapes-glide":
+        "pipeline.toml", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
+        "text_encoder/model.onnx", "base/model.onnx", "base/scheduler_config.json",
+        "upsampler/model.onnx", "upsampler/scheduler_config.json"
+    ),
+];
+
+impl BundledPipeline {
+    fn packed(&self, name: &str) -> Option<&'static [u8]> {
+        self.files.iter().find(|(known, _)| *known == name).map(|(_, packed)| *packed)
+    }
+
+    /// Whether it has a file of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.packed(name).is_some()
+    }
+
+    /// The bytes of a file; none if there is no such file.
+    pub fn file(&self, name: &str) -> Option<Vec<u8>> {
+        zstd::decode_all(self.packed(name)?).ok()
+    }
+}
+
 impl Bundle {
     /// The bytes of a file; none if there is no such file.
     pub(super) fn file(&self, name: &str) -> Option<Vec<u8>> {
@@ -93,6 +141,15 @@ pub(super) fn find(name: &str) -> Option<&'static Bundle> {
     BUNDLES.iter().find(|bundle| bundle.name == name)
 }
 
+pub(super) fn find_pipeline(name: &str) -> Option<&'static BundledPipeline> {
+    PIPELINES.iter().find(|pipeline| pipeline.name == name)
+}
+
+/// The names of the embedded pipelines of several networks.
+pub fn pipeline_names() -> Vec<&'static str> {
+    PIPELINES.iter().map(|pipeline| pipeline.name).collect()
+}
+
 /// The names of the embedded models.
 pub fn names() -> Vec<&'static str> {
     BUNDLES.iter().map(|bundle| bundle.name).collect()
@@ -102,8 +159,8 @@ pub fn names() -> Vec<&'static str> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::BUNDLES;
-    use crate::model::{Package, Precision};
+    use super::{BUNDLES, PIPELINES};
+    use crate::model::{ModelFolder, Package, Precision};
 
     #[test]
     fn a_bundle_has_exactly_the_files_of_its_manifest() {
@@ -120,6 +177,31 @@ mod tests {
                 bundle.files.iter().map(|(name, _)| (*name).to_owned()).collect();
             carried.extend((!bundle.half.is_empty()).then(|| bundle.half_name()));
             assert_eq!(named, carried, "{}", bundle.name);
+        }
+    }
+
+    #[test]
+    fn a_pipeline_has_exactly_the_files_of_its_folder() {
+        for pipeline in PIPELINES {
+            let folder = format!("{}/models/{}", env!("CARGO_MANIFEST_DIR"), pipeline.name);
+            let folder = std::path::Path::new(&folder);
+            let inner = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            let mut files: BTreeSet<String> = ["pipeline.toml".to_owned()].into();
+            for part in inner.filter(|path| path.is_dir()) {
+                for file in std::fs::read_dir(part).unwrap() {
+                    let path = file.unwrap().path();
+                    files.insert(path.strip_prefix(folder).unwrap().display().to_string());
+                }
+            }
+            let carried = pipeline.files.iter().map(|(name, _)| (*name).to_owned()).collect();
+            assert_eq!(files, carried, "{}", pipeline.name);
+            for name in &files {
+                let whole = std::fs::read(folder.join(name)).unwrap();
+                assert_eq!(pipeline.file(name).unwrap(), whole, "{name}");
+            }
+            let spec = crate::stages::pipeline_of(&ModelFolder::find(pipeline.name)).unwrap();
+            assert_eq!(spec.name, pipeline.name);
+            assert!(!spec.description.is_empty());
         }
     }
 

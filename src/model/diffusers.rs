@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::class_indices::ClassIndices;
 use super::external::with_weights;
-use super::files::{
-    Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights, read_regular,
-};
+use super::files::{Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_weights};
+use super::folder::ModelFolder;
 use super::import::Config;
 use super::manifest::CLASSES;
 use super::protobuf::{Fields, Value, last, messages};
@@ -68,10 +67,11 @@ impl DiffusersFolder {
                 return Err(Error::model(name, problem));
             }
         }
-        let text = text_of(path, SCHEDULER, SCHEDULE_PURPOSE)?;
+        let folder = ModelFolder::from(path);
+        let text = text_of(&folder, SCHEDULER, SCHEDULE_PURPOSE)?;
         let class_count = if path.join(NETWORK_CONFIG).exists() {
             let why = "it has the number of classes";
-            Config::read(path, NETWORK_CONFIG, why)?.count("num_class_embeds", CLASSES)?
+            Config::read(&folder, NETWORK_CONFIG, why)?.count("num_class_embeds", CLASSES)?
         } else {
             None
         };
@@ -92,10 +92,15 @@ impl DiffusersFolder {
     pub fn load(&self, runtime: &Arc<Runtime>, options: SessionOptions) -> Result<OnnxNetwork> {
         let file = self.path.join(NETWORK);
         let name = file.display().to_string();
-        let bytes = bytes_of(&self.path, NETWORK, MAX_GRAPH_BYTES, "it is the network")?;
+        let bytes = self.network()?;
         find_weights(&bytes, file.parent().unwrap_or(&self.path), Links::Cache, &name)?;
         // Loaded from the file, so that ONNX Runtime finds weights beside it.
         OnnxNetwork::load(runtime, &name, ModelSource::File(&file), self.interface(), options)
+    }
+
+    fn network(&self) -> Result<Vec<u8>> {
+        let folder = ModelFolder::from(self.path.as_path());
+        bytes_of(&folder, NETWORK, MAX_GRAPH_BYTES, "it is the network")
     }
 
     fn interface(&self) -> Interface {
@@ -112,7 +117,7 @@ impl DiffusersFolder {
     pub(super) fn graph(&self) -> Result<NetworkGraph> {
         let file = self.path.join(NETWORK);
         let name = file.display().to_string();
-        let bytes = bytes_of(&self.path, NETWORK, MAX_GRAPH_BYTES, "it is the network")?;
+        let bytes = self.network()?;
         let folder = file.parent().unwrap_or(&self.path);
         let bytes = with_weights(bytes, folder, Links::Cache, &name)?;
         let interface = self.interface();
@@ -142,22 +147,17 @@ fn channels_of(network: &[u8], input: &str) -> Option<usize> {
 ///
 /// # Errors
 /// [`Error::Model`] when it cannot be read; `why` says why it is needed.
-pub(super) fn bytes_of(folder: &Path, name: &str, most: u64, why: &str) -> Result<Vec<u8>> {
-    find_inside(folder, name, Links::Cache).and_then(|file| read_regular(&file, most)).map_err(
-        |cause| {
-            Error::model_from(
-                folder.display().to_string(),
-                format!("its {name} cannot be read; {why}"),
-                cause,
-            )
-        },
-    )
+pub(super) fn bytes_of(folder: &ModelFolder, name: &str, most: u64, why: &str) -> Result<Vec<u8>> {
+    folder.read(name, most).map_err(|cause| {
+        let problem = format!("its {name} cannot be read; {why}");
+        Error::model_from(folder.to_string(), problem, cause)
+    })
 }
 
 /// The text of a configuration file in a diffusers folder; see [`bytes_of`].
-pub(crate) fn text_of(folder: &Path, name: &str, why: &str) -> Result<String> {
+pub(crate) fn text_of(folder: &ModelFolder, name: &str, why: &str) -> Result<String> {
     String::from_utf8(bytes_of(folder, name, MAX_CONFIG_BYTES, why)?).map_err(|cause| {
         let problem = format!("its {name} is not UTF-8 text");
-        Error::model_from(folder.display().to_string(), problem, cause.utf8_error())
+        Error::model_from(folder.to_string(), problem, cause.utf8_error())
     })
 }

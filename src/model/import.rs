@@ -11,6 +11,7 @@ use super::diffusers::{
     DiffusersFolder, NETWORK_CONFIG, SCHEDULE_PURPOSE, SCHEDULER, bytes_of, text_of,
 };
 use super::files::MAX_GRAPH_BYTES;
+use super::folder::ModelFolder;
 use super::manifest::{
     CHANNELS, CLASSES, DecoderSpec, Defaults, InputNames, Layout, Manifest, NoiseLevel,
     OutputNames, SCALING_FACTORS, Task,
@@ -37,9 +38,9 @@ const FEATURES: RangeInclusive<usize> = 1..=65_536;
 
 impl Config {
     /// Reads a configuration. `why` says why it is needed.
-    pub(crate) fn read(folder: &Path, file: &str, why: &str) -> Result<Self> {
+    pub(crate) fn read(folder: &ModelFolder, file: &str, why: &str) -> Result<Self> {
         let text = text_of(folder, file, why)?;
-        let folder = folder.display().to_string();
+        let folder = folder.to_string();
         let keys = serde_json::from_str(&text).map_err(|cause| {
             Error::model_from(
                 &folder,
@@ -51,8 +52,8 @@ impl Config {
     }
 
     /// The configuration of a part that has none.
-    pub(crate) fn empty(folder: &Path, file: &str) -> Self {
-        let (folder, file) = (folder.display().to_string(), file.to_owned());
+    pub(crate) fn empty(folder: &ModelFolder, file: &str) -> Self {
+        let (folder, file) = (folder.to_string(), file.to_owned());
         Self { folder, file, keys: serde_json::Map::new() }
     }
 
@@ -126,7 +127,7 @@ const DECODERS: [&str; 4] =
 
 /// The decoder of a latent pipeline and the number of latent channels; none for other pipelines.
 fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
-    let model = path.display().to_string();
+    let (model, folder) = (path.display().to_string(), ModelFolder::from(path));
     let Some(file) = DECODERS.into_iter().find(|file| path.join(file).is_file()) else {
         return match ["vqvae", "vae"].into_iter().find(|part| path.join(part).is_dir()) {
             None => Ok(None),
@@ -143,7 +144,7 @@ fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
     let (part, _) = file.split_once('/').unwrap_or((file, ""));
     // Absent keys have diffusers' defaults.
     let autoencoder =
-        Config::read(path, &format!("{part}/config.json"), "a decoder is exported with it")?;
+        Config::read(&folder, &format!("{part}/config.json"), "a decoder is exported with it")?;
     let scaling_factor = match autoencoder.get("scaling_factor") {
         None => 0.18215,
         Some(value) => {
@@ -156,7 +157,7 @@ fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
     let latent_channels = autoencoder.count("latent_channels", CHANNELS)?.unwrap_or(3);
     let decoding = DecoderSpec {
         path: file.into(),
-        sha256: sha256(&bytes_of(path, file, MAX_GRAPH_BYTES, "it is the decoder")?),
+        sha256: sha256(&bytes_of(&folder, file, MAX_GRAPH_BYTES, "it is the decoder")?),
         channels: autoencoder.count("out_channels", CHANNELS)?.unwrap_or(3),
         scale: autoencoder.halved()?,
         scaling_factor,
@@ -177,11 +178,11 @@ fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
 /// [`Error::Model`] when a part is missing or has an unsupported setting.
 pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
     DiffusersFolder::open(path)?;
-    let model = path.display().to_string();
+    let (model, folder) = (path.display().to_string(), ModelFolder::from(path));
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(|| "imported".into());
     let fail = |problem: String| Error::model(&model, problem);
-    let unet = Config::read(path, NETWORK_CONFIG, "it has the number of channels")?;
+    let unet = Config::read(&folder, NETWORK_CONFIG, "it has the number of channels")?;
     let taken = unet.count("in_channels", CHANNELS)?.ok_or_else(|| {
         let found = "its unet/config.json has no in_channels";
         fail(format!("{found}, which is the number of channels"))
@@ -215,7 +216,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
     // The file has the height first. An upscaler may take any size; latents are generated at one.
     let size = unet.sides("sample_size")?.filter(|_| !enlarges);
     let size = size.map(|[height, width]| [scale * width, scale * height]);
-    let scheduler = Scheduler::parse(&model, &text_of(path, SCHEDULER, SCHEDULE_PURPOSE)?)?;
+    let scheduler = Scheduler::parse(&model, &text_of(&folder, SCHEDULER, SCHEDULE_PURPOSE)?)?;
     let steps = match scheduler.sampler.map(Sampler::name) {
         Some("ddpm") => 1000,
         Some("lcm" | "tcd") => 4,

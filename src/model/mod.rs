@@ -7,6 +7,7 @@ mod diffusers;
 mod external;
 mod fallback;
 mod files;
+mod folder;
 mod import;
 mod manifest;
 mod package;
@@ -16,7 +17,10 @@ mod sampled;
 mod verify;
 
 pub use bare::{Description, DetectedProperty, ProbedModel, Role, TrialImages};
-pub use bundled::{CAMERA_DENOISER, WHITE_NOISE_DENOISER, names as bundled_names};
+pub use bundled::{
+    CAMERA_DENOISER, WHITE_NOISE_DENOISER, names as bundled_names,
+    pipeline_names as bundled_pipelines,
+};
 pub use class_indices::ClassIndices;
 pub use diffusers::{DiffusersFolder, has_text_encoder};
 pub(crate) use diffusers::{SCHEDULE_PURPOSE, TEXT_ENCODERS, text_of};
@@ -26,6 +30,7 @@ pub use fallback::NetworkWithFallback;
 pub use files::{
     Links, MAX_CONFIG_BYTES, MAX_GRAPH_BYTES, find_inside, find_weights, read_regular,
 };
+pub use folder::ModelFolder;
 pub(crate) use import::Config;
 pub use import::{Scheduler, UNKNOWN_LICENSE, manifest_of_diffusers};
 pub use manifest::{

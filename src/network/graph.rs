@@ -2,7 +2,6 @@
 //! networks with several conditions, autoencoders.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
@@ -47,10 +46,10 @@ impl TensorGraph {
     pub fn open(
         runtime: &Arc<Runtime>,
         model: &str,
-        file: &Path,
+        source: ModelSource<'_>,
         options: SessionOptions,
     ) -> Result<Self> {
-        let session = build_graph(runtime, ModelSource::File(file), options, false)
+        let session = build_graph(runtime, source, options, false)
             .map_err(|cause| refused(model, options, cause))?;
         Self::of(runtime, model, session)
     }

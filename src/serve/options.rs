@@ -1,6 +1,5 @@
 //! What a server is started with.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use super::shared::Kind;
 use crate::error::{Error, Result};
 use crate::http::Token;
 use crate::media::still::Limits;
-use crate::model::{Layout, Package, Precision, Task};
+use crate::model::{Layout, ModelFolder, Package, Precision, Task};
 use crate::network::{Runtime, SessionOptions};
 use crate::stages::TextToImageOptions;
 use crate::task::{Budget, TileChoice};
@@ -59,8 +58,8 @@ pub enum ModelFiles {
     },
     /// A text-to-image pipeline.
     Pipeline {
-        /// The folder of the pipeline.
-        folder: PathBuf,
+        /// Where the pipeline is.
+        folder: ModelFolder,
         /// How it runs.
         options: TextToImageOptions,
     },

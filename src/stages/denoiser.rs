@@ -428,7 +428,7 @@ mod tests {
 
     use super::{Branches, ConditionedNetwork, Networks};
     use crate::error::Result;
-    use crate::network::{Library, Network, Runtime, SessionOptions, TensorGraph};
+    use crate::network::{Library, ModelSource, Network, Runtime, SessionOptions, TensorGraph};
     use crate::stages::bound_graph::Conditions;
     use crate::stages::text::{Embedding, Embeddings};
 
@@ -443,7 +443,12 @@ mod tests {
     fn outputs(branches: Branches, saves_memory: bool) -> Result<[Vec<f32>; 2]> {
         let runtime = Runtime::load(&Library::Embedded)?;
         let file = Path::new(FOLDERS).join("sd15/unet/model.onnx");
-        let main = TensorGraph::open(&runtime, "sd15", &file, SessionOptions::default())?;
+        let main = TensorGraph::open(
+            &runtime,
+            "sd15",
+            ModelSource::File(&file),
+            SessionOptions::default(),
+        )?;
         let features = main.input("encoder_hidden_states").and_then(|it| it.shape.last().copied());
         let features = features.and_then(|it| usize::try_from(it).ok()).unwrap_or(32);
         let embedding = |of: usize| {
@@ -452,7 +457,7 @@ mod tests {
             Embedding { sequence, pooled: None, mask: None }
         };
         let (positive, negative) = (embedding(1), embedding(2));
-        let text = Embeddings { positive, negative, truncated: Vec::new() };
+        let text = Embeddings { positive, negative, truncated: Vec::new(), unknown: Vec::new() };
         let conditions = Conditions { text: Some(&text), ..Conditions::default() };
         let networks = Networks { main, control: None, last: None };
         let run = (2, saves_memory);

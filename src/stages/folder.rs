@@ -10,7 +10,7 @@ use super::spec::{
     PipelineSpec, PriorConditioning, StageDefaults, StageSpec, StateSpec, StrengthSpec, TextSpec,
 };
 use crate::error::{Error, Result};
-use crate::model::{Config, TEXT_ENCODERS, has_text_encoder, text_of};
+use crate::model::{Config, ModelFolder, TEXT_ENCODERS, has_text_encoder, text_of};
 
 const INDEX: &str = "model_index.json";
 /// A description in Eddy's own terms.
@@ -23,19 +23,19 @@ const DEFAULT_SCALE: usize = 8;
 /// The class of pipelines that are conditioned on a class.
 const DIT: &str = "DiTPipeline";
 
-/// Whether a folder is a pipeline of diffusers that is conditioned on text, or made of stages.
-pub fn is_pipeline(path: &Path) -> bool {
-    path.join(SPEC).is_file()
-        || has_text_encoder(path)
-        || (path.join(INDEX).is_file()
-            && read_index(path).is_ok_and(|index| {
+/// Whether it is a pipeline of diffusers that is conditioned on text, or made of stages.
+pub fn is_pipeline(folder: &ModelFolder) -> bool {
+    folder.contains(SPEC)
+        || folder.path().is_some_and(has_text_encoder)
+        || (folder.contains(INDEX)
+            && read_index(folder).is_ok_and(|index| {
                 index.get("_class_name").and_then(Value::as_str) == Some(DIT)
                     || TEXT_ENCODERS.iter().any(|part| names(&index, part))
             }))
 }
 
-fn read_index(path: &Path) -> Result<Config> {
-    Config::read(path, INDEX, "it says which pipeline the folder is of")
+fn read_index(folder: &ModelFolder) -> Result<Config> {
+    Config::read(folder, INDEX, "it says which pipeline the folder is of")
 }
 
 /// Whether the index names a part, rather than `[null, null]` for one that was left out.
@@ -45,7 +45,7 @@ fn names(index: &Config, part: &str) -> bool {
 
 /// What is read of a diffusers folder.
 struct Folder<'a> {
-    path: &'a Path,
+    files: &'a ModelFolder,
     index: Config,
     class: String,
 }
@@ -54,15 +54,15 @@ struct Folder<'a> {
 ///
 /// # Errors
 /// [`Error::Model`] when a part is missing, or the pipeline is of a class that Eddy does not run.
-pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
-    if path.join(SPEC).is_file() {
-        return described(path);
+pub fn pipeline_of(files: &ModelFolder) -> Result<PipelineSpec> {
+    if files.contains(SPEC) {
+        return described(files);
     }
-    let index = read_index(path)?;
+    let index = read_index(files)?;
     let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default();
     // optimum saves its own class, which has the name of diffusers' after this.
     let class = class.strip_prefix("ORT").unwrap_or(class).to_owned();
-    let folder = Folder { path, index, class };
+    let folder = Folder { files, index, class };
     let class = folder.class.as_str();
     type Translation = fn(&Folder<'_>) -> Result<PipelineSpec>;
     // Of the first ones: the guidance scale, and the strength without and with a mask.
@@ -131,9 +131,9 @@ fn controlled(mut spec: PipelineSpec, control_scale: f64) -> PipelineSpec {
 }
 
 /// The pipeline that a `pipeline.toml` describes.
-fn described(path: &Path) -> Result<PipelineSpec> {
-    let model = path.display().to_string();
-    let text = text_of(path, SPEC, "it describes the pipeline")?;
+fn described(files: &ModelFolder) -> Result<PipelineSpec> {
+    let model = files.to_string();
+    let text = text_of(files, SPEC, "it describes the pipeline")?;
     let spec: PipelineSpec = toml::from_str(&text).map_err(|cause| {
         Error::model_from(&model, format!("its {SPEC} is not as expected"), cause)
     })?;
@@ -156,7 +156,8 @@ fn halved(config: &Config, key: &str) -> Option<usize> {
 /// # Errors
 /// [`Error::Model`] when its network or its configuration cannot be read.
 pub(super) fn tiny_decoder(path: &Path) -> Result<AutoencoderSpec> {
-    let parent = Folder { path, index: Config::empty(path, INDEX), class: String::new() };
+    let files = &ModelFolder::from(path);
+    let parent = Folder { files, index: Config::empty(files, INDEX), class: String::new() };
     let config = parent.config("")?;
     let is_scaled = config.get("scaling_factor").is_some();
     let spec = parent.autoencoder("")?;
@@ -170,11 +171,11 @@ fn within(part: &str, file: &str) -> String {
 
 impl Folder<'_> {
     fn error(&self, problem: impl Into<String>) -> Error {
-        Error::model(self.path.display().to_string(), problem)
+        Error::model(self.files.to_string(), problem)
     }
 
     fn has(&self, part: &str) -> bool {
-        self.path.join(part).is_dir()
+        self.files.path().is_some_and(|path| path.join(part).is_dir())
     }
 
     fn flag(&self, key: &str, default: bool) -> bool {
@@ -184,16 +185,16 @@ impl Folder<'_> {
     /// The configuration of a part; empty where there is none.
     fn config(&self, part: &str) -> Result<Config> {
         let file = within(part, "config.json");
-        if !self.path.join(&file).exists() {
-            return Ok(Config::empty(self.path, &file));
+        if !self.files.contains(&file) {
+            return Ok(Config::empty(self.files, &file));
         }
-        Config::read(self.path, &file, "it describes a part of the pipeline")
+        Config::read(self.files, &file, "it describes a part of the pipeline")
     }
 
     /// The file of a part's network.
     fn network(&self, part: &str) -> Result<String> {
         let file = within(part, "model.onnx");
-        if self.path.join(&file).is_file() {
+        if self.files.contains(&file) {
             return Ok(file);
         }
         Err(self.error(format!("it has no {file}; export the pipeline again")))
@@ -265,8 +266,8 @@ impl Folder<'_> {
     }
 
     fn named(&self) -> String {
-        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
-        name.unwrap_or_else(|| self.class.clone())
+        let name = self.files.path().and_then(Path::file_name);
+        name.map_or_else(|| self.class.clone(), |name| name.to_string_lossy().into_owned())
     }
 
     /// What sides of a state are multiples of: a U-Net halves them between its blocks, a

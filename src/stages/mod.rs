@@ -33,7 +33,6 @@ mod text;
 mod tokenizer;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +41,7 @@ use ndarray::Array4;
 use crate::diffusion::Progress;
 use crate::error::{Error, Result};
 use crate::media::Image;
+use crate::model::ModelFolder;
 use crate::network::Runtime;
 use crate::task::as_images;
 use crate::tensor::Range;
@@ -67,10 +67,10 @@ pub use text::{Embedding, Embeddings};
 pub(crate) use text::{hidden_output, pooled_output};
 pub use tokenizer::{PromptTokenizer, Tokens};
 
-/// A pipeline in a folder, ready to run.
+/// A pipeline in a folder, or a bundled one, ready to run.
 #[derive(Debug)]
 pub struct TextToImage {
-    folder: PathBuf,
+    folder: ModelFolder,
     spec: PipelineSpec,
     pool: NetworkPool,
     /// The embeddings of the last prompts, which several images share.
@@ -109,6 +109,8 @@ pub struct TextToImageReport {
     pub unprepared: Duration,
     /// The ends of prompts that were too long, with the number of tokens that there is room for.
     pub truncated: Vec<(String, usize)>,
+    /// The words of the prompts that no text encoder knows.
+    pub unknown: Vec<String>,
     /// Whether the negative prompt had an effect.
     pub uses_negative_prompt: bool,
 }
@@ -121,12 +123,12 @@ impl TextToImage {
     /// networks is there in the precision that is requested.
     pub fn open(
         runtime: &Arc<Runtime>,
-        folder: &Path,
+        folder: &ModelFolder,
         options: TextToImageOptions,
     ) -> Result<Self> {
         let spec = folder::pipeline_of(folder)?;
         let pool = NetworkPool::new(runtime, folder, options);
-        let pipeline = Self { folder: folder.to_owned(), spec, pool, embedded: None };
+        let pipeline = Self { folder: folder.clone(), spec, pool, embedded: None };
         if !pipeline.pool.has_precision(pipeline.spec.networks()) {
             let precision = options.precision;
             return Err(pipeline.error(format!(
@@ -208,6 +210,7 @@ impl TextToImage {
             loads: 0,
             unprepared: Duration::ZERO,
             truncated: Vec::new(),
+            unknown: Vec::new(),
             uses_negative_prompt: false,
         };
         request.check(&self.spec)?;
@@ -215,6 +218,7 @@ impl TextToImage {
         let (loads, unprepared) = (self.pool.loads(), self.pool.unprepared());
         let embedded = self.embeddings(request)?;
         report.truncated = embedded.truncated.clone();
+        report.unknown = embedded.unknown.clone();
         let Self { folder, spec, pool, .. } = self;
         let mut sampled = None;
         for (index, stage) in spec.stages.iter().enumerate() {
@@ -296,7 +300,7 @@ impl TextToImage {
     }
 
     fn error(&self, problem: impl Into<String>) -> Error {
-        Error::model(self.folder.display().to_string(), problem)
+        Error::model(self.folder.to_string(), problem)
     }
 
     fn embeddings(&mut self, request: &TextToImageRequest<'_>) -> Result<Embeddings> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::machine;
 use crate::model::{
-    Links, MAX_GRAPH_BYTES, Precision, external_files, find_inside, find_weights, read_regular,
+    Links, MAX_GRAPH_BYTES, ModelFolder, Precision, external_files, find_inside, find_weights,
 };
 use crate::network::{
     Device, Interface, ModelSource, OnnxNetwork, OptimizedGraph, Runtime, SessionOptions,
@@ -75,10 +75,10 @@ fn variants(precision: Precision) -> &'static [&'static str] {
 }
 
 /// The file of that network of a folder in `precision`, or `file` itself if there is none.
-pub(crate) fn variant(folder: &Path, file: &str, precision: Precision) -> String {
-    let mut names = variants(precision).iter().map(|name| Path::new(file).with_file_name(name));
-    let found = names.find(|name| folder.join(name).is_file());
-    found.map_or_else(|| file.to_owned(), |name| name.display().to_string())
+pub(crate) fn variant(folder: &ModelFolder, file: &str, precision: Precision) -> String {
+    let beside = |name| Path::new(file).with_file_name(name).display().to_string();
+    let found = variants(precision).iter().map(beside).find(|name| folder.contains(name));
+    found.unwrap_or_else(|| file.to_owned())
 }
 
 /// A loaded network that is not in use.
@@ -92,7 +92,7 @@ enum Idle {
 #[derive(Debug)]
 pub(super) struct NetworkPool {
     runtime: Arc<Runtime>,
-    folder: PathBuf,
+    folder: ModelFolder,
     options: TextToImageOptions,
     /// Networks that are not in use, with their files and sizes in bytes, the least recently used
     /// first.
@@ -109,8 +109,12 @@ pub(super) struct NetworkPool {
 }
 
 impl NetworkPool {
-    pub(super) fn new(runtime: &Arc<Runtime>, folder: &Path, options: TextToImageOptions) -> Self {
-        let (runtime, folder) = (Arc::clone(runtime), folder.to_owned());
+    pub(super) fn new(
+        runtime: &Arc<Runtime>,
+        folder: &ModelFolder,
+        options: TextToImageOptions,
+    ) -> Self {
+        let (runtime, folder) = (Arc::clone(runtime), folder.clone());
         let resident = machine::resident_memory;
         let (idle, sizes) = (Vec::new(), RefCell::default());
         Self {
@@ -152,8 +156,7 @@ impl NetworkPool {
             return Ok(graph);
         }
         let files = self.prepare(file)?;
-        let path = &files.graph;
-        let (model, options) = (path.display().to_string(), self.options.session);
+        let (model, options) = (files.name.clone(), self.options.session);
         let optimized = self.optimized(&files);
         if let Some(optimized) = optimized.as_ref().filter(|optimized| optimized.is_saved())
             && let Ok(graph) =
@@ -162,7 +165,7 @@ impl NetworkPool {
             return Ok(graph);
         }
         let begun = Instant::now();
-        let graph = TensorGraph::open(&self.runtime, &model, path, options)?;
+        let graph = TensorGraph::open(&self.runtime, &model, files.source(), options)?;
         if optimized.is_some() {
             self.unprepared += begun.elapsed();
         }
@@ -191,7 +194,7 @@ impl NetworkPool {
 
     /// The place of the optimized graph of a network.
     fn optimized(&self, files: &NetworkFiles) -> Option<OptimizedGraph> {
-        let NetworkFiles { graph, weights } = files;
+        let Origin::Disk { graph, weights } = &files.origin else { return None };
         OptimizedGraph::of(&self.runtime, graph, weights, self.options.session)
     }
 
@@ -203,9 +206,9 @@ impl NetworkPool {
         if let Some(Idle::Decoder(network)) = self.idle(file) {
             return Ok(*network);
         }
-        let path = self.prepare(file)?.graph;
-        let (model, source) = (path.display().to_string(), ModelSource::File(&path));
-        OnnxNetwork::load(&self.runtime, &model, source, interface, self.options.session)
+        let files = self.prepare(file)?;
+        let session = self.options.session;
+        OnnxNetwork::load(&self.runtime, &files.name, files.source(), interface, session)
     }
 
     /// Keeps a network that another image needs, too.
@@ -276,10 +279,10 @@ impl NetworkPool {
             };
             let whose = if self.options.max_memory.is_some() { "limit" } else { "machine" };
             return Err(Error::usage(format!(
-                "{} {what}, and {} of the {whose}'s {} MiB are left for it; raise {MAX_MEMORY}\
+                "{}/{variant} {what}, and {} of the {whose}'s {} MiB are left for it; raise {MAX_MEMORY}\
                  {smaller}, or save its optimized graph by `eddy prepare`, so that the weights \
                  stay in their file",
-                self.folder.join(&variant).display(),
+                self.folder,
                 mebibytes(limit.saturating_sub(held)),
                 mebibytes(limit)
             )));
@@ -341,12 +344,15 @@ impl NetworkPool {
     fn measure(&self, file: &str) -> Option<u64> {
         /// A larger graph has its weights within.
         const LARGEST_WITH_FILES: u64 = 32 << 20;
-        let path = find_inside(&self.folder, file, Links::Cache).ok()?;
+        let Some(folder) = self.folder.path() else {
+            return self.folder.read(file, MAX_GRAPH_BYTES).ok().map(|bytes| bytes.len() as u64);
+        };
+        let path = find_inside(folder, file, Links::Cache).ok()?;
         let own = fs::metadata(&path).ok()?.len();
         if own > LARGEST_WITH_FILES {
             return Some(own);
         }
-        let beside = self.folder.join(file);
+        let beside = folder.join(file);
         let weights = external_files(&fs::read(&path).ok()?).into_iter().filter_map(|name| {
             let path = find_inside(beside.parent()?, &name, Links::Cache).ok()?;
             Some(fs::metadata(path).ok()?.len())
@@ -377,25 +383,46 @@ fn for_networks(limit: u64) -> u64 {
 
 /// The files of a network.
 struct NetworkFiles {
-    graph: PathBuf,
-    /// The files beside the graph that have its weights.
-    weights: Vec<PathBuf>,
+    /// The network in messages.
+    name: String,
+    origin: Origin,
+}
+
+/// Where ONNX Runtime reads a network.
+enum Origin {
+    Bundled(Vec<u8>),
+    Disk {
+        graph: PathBuf,
+        /// The files beside the graph that have its weights.
+        weights: Vec<PathBuf>,
+    },
+}
+
+impl NetworkFiles {
+    fn source(&self) -> ModelSource<'_> {
+        match &self.origin {
+            Origin::Bundled(bytes) => ModelSource::Bytes(bytes),
+            Origin::Disk { graph, .. } => ModelSource::File(graph),
+        }
+    }
 }
 
 /// The files of a network in a folder, with its weights checked.
-fn find_graph(folder: &Path, name: &str) -> Result<NetworkFiles> {
-    let model = folder.display().to_string();
-    let failed = |cause| {
-        Error::model_from(&model, format!("its {name} cannot be read; export it again"), cause)
+fn find_graph(folder: &ModelFolder, file: &str) -> Result<NetworkFiles> {
+    let model = folder.to_string();
+    let bytes = folder.read(file, MAX_GRAPH_BYTES).map_err(|cause| {
+        Error::model_from(&model, format!("its {file} cannot be read; export it again"), cause)
+    })?;
+    let name = format!("{folder}/{file}");
+    let Some(path) = folder.path() else {
+        return Ok(NetworkFiles { name, origin: Origin::Bundled(bytes) });
     };
-    let file = find_inside(folder, name, Links::Cache).map_err(failed)?;
-    let bytes = read_regular(&file, MAX_GRAPH_BYTES).map_err(failed)?;
     // Weights lie beside the name in the folder, even if that is a link.
-    let graph = folder.join(name);
-    find_weights(&bytes, graph.parent().unwrap_or(folder), Links::Cache, &model)?;
+    let graph = path.join(file);
+    find_weights(&bytes, graph.parent().unwrap_or(path), Links::Cache, &model)?;
     let weights = external_files(&bytes);
     let weights = weights.iter().map(|name| graph.with_file_name(name)).collect();
-    Ok(NetworkFiles { graph, weights })
+    Ok(NetworkFiles { name, origin: Origin::Disk { graph, weights } })
 }
 
 #[cfg(test)]
@@ -415,7 +442,7 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pipelines/text/folders/sd15");
         let max_memory = Some(max_memory);
         let options = TextToImageOptions { max_memory, retention, ..TextToImageOptions::default() };
-        let mut pool = NetworkPool::new(&runtime, Path::new(folder), options);
+        let mut pool = NetworkPool::new(&runtime, &Path::new(folder).into(), options);
         pool.resident = || 0;
         Ok(pool)
     }

@@ -1,6 +1,6 @@
 //! Images of predicted latents, without the decoder of the pipeline.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ndarray::{Array4, Axis};
 
@@ -9,7 +9,7 @@ use super::spec::AutoencoderSpec;
 use super::{TextToImage, folder};
 use crate::error::{Error, Result};
 use crate::media::{Image, Samples};
-use crate::network::TensorGraph;
+use crate::network::{ModelSource, TensorGraph};
 use crate::task::as_images;
 use crate::tensor::{Range, write_planes};
 
@@ -67,9 +67,8 @@ impl TextToImage {
     /// [`Error::Model`] when the decoder is missing or cannot be loaded, [`Error::Usage`] when the
     /// pipeline has no latents that it could be for.
     pub fn preview(&mut self, decoder: Option<&Path>) -> Result<Preview> {
-        let own = self.folder.join(TINY_DECODER);
-        let folder: Option<PathBuf> =
-            decoder.map(Path::to_owned).or_else(|| own.is_dir().then_some(own));
+        let own = self.folder.path().map(|folder| folder.join(TINY_DECODER));
+        let folder = decoder.map(Path::to_owned).or_else(|| own.filter(|own| own.is_dir()));
         let Some(spec) = &self.spec.decoder else {
             if decoder.is_some() {
                 let name = &self.spec.name;
@@ -95,7 +94,8 @@ impl TinyDecoder {
         let spec = folder::tiny_decoder(folder)?;
         let file = folder.join(&spec.network);
         let (runtime, options) = (pipeline.pool.runtime(), pipeline.pool.options().session);
-        let graph = TensorGraph::open(runtime, &file.display().to_string(), &file, options)?;
+        let source = ModelSource::File(&file);
+        let graph = TensorGraph::open(runtime, &file.display().to_string(), source, options)?;
         let first = |ports: &[crate::network::Port]| ports.first().map(|port| port.name.clone());
         let (Some(input), Some(output)) = (first(graph.inputs()), first(graph.outputs())) else {
             return Err(Error::model(graph.model(), "it has no input or no output"));

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 pub struct PipelineSpec {
     /// Its name in messages.
     pub name: String,
+    /// What it is, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
     /// The text encoders.
     #[serde(default)]
     pub text: Vec<TextSpec>,

@@ -1,7 +1,6 @@
 //! One stage of a pipeline: what it takes of a request and of the stage before, and its run.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use ndarray::{Array4, Axis};
 
@@ -25,6 +24,7 @@ use crate::diffusion::{
     Canvas, Level, NoiseSource, Plan, Progress, SigmaMap, State, Step, execute,
 };
 use crate::error::{Error, Result};
+use crate::model::ModelFolder;
 use crate::network::{Device, Shape};
 use crate::setting::CLASS;
 use crate::tensor::Range;
@@ -36,7 +36,7 @@ const IMAGE_GUIDANCE_SCALE: f64 = 1.5;
 /// A stage, and what it runs on.
 pub(super) struct StageRun<'a> {
     /// The folder of the pipeline.
-    pub(super) folder: &'a Path,
+    pub(super) folder: &'a ModelFolder,
     pub(super) spec: &'a PipelineSpec,
     pub(super) stage: &'a StageSpec,
     pub(super) request: &'a TextToImageRequest<'a>,
@@ -61,7 +61,7 @@ impl StageRun<'_> {
     }
 
     pub(super) fn error(&self, problem: impl Into<String>) -> Error {
-        Error::model(self.folder.display().to_string(), problem)
+        Error::model(self.folder.to_string(), problem)
     }
 
     /// Samples the stage by networks of the pool.

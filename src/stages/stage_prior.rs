@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use ndarray::{Array2, Array4, ArrayD, Axis, concatenate};
+use ndarray_npy::ReadNpyExt;
 
 use super::network_pool::NetworkPool;
 use super::spec::PriorConditioning;
 use super::stage::StageRun;
 use crate::error::{Error, Result};
-use crate::model::{Links, find_inside};
 use crate::network::TensorGraph;
 
 /// Inputs by name, for the prompt and for the negative prompt.
@@ -32,11 +32,15 @@ impl StageRun<'_> {
 
     /// The vector in a `.npy` file of the folder.
     fn vector(&self, file: &str, length: usize) -> Result<Vec<f32>> {
-        let path = find_inside(self.folder, file, Links::Cache).map_err(|cause| {
+        const LARGEST: u64 = 1 << 20;
+        let failed = |cause: crate::error::Cause| {
             let problem = format!("its {file} cannot be read; it scales what a stage samples");
-            Error::model_from(self.folder.display().to_string(), problem, cause)
-        })?;
-        let values: Vec<f32> = crate::array::read::<ndarray::IxDyn>(&path)?.into_iter().collect();
+            Error::Model { model: self.folder.to_string(), problem, source: Some(cause) }
+        };
+        let bytes = self.folder.read(file, LARGEST).map_err(|cause| failed(cause.into()))?;
+        let values =
+            ArrayD::<f32>::read_npy(bytes.as_slice()).map_err(|cause| failed(cause.into()))?;
+        let values: Vec<f32> = values.into_iter().collect();
         if values.len() != length {
             let found = values.len();
             return Err(self.error(format!("its {file} has {found} values; expected {length}")));

@@ -1,7 +1,5 @@
 //! The training schedule of a stage, and its plans.
 
-use std::path::Path;
-
 use serde_json::{Map, Value};
 
 use crate::diffusion::{
@@ -9,7 +7,7 @@ use crate::diffusion::{
     schedule::NoiseTable,
 };
 use crate::error::{Error, Result};
-use crate::model::{SCHEDULE_PURPOSE, Scheduler, text_of};
+use crate::model::{ModelFolder, SCHEDULE_PURPOSE, Scheduler, text_of};
 
 /// A training schedule, with the sampler of its file.
 #[derive(Clone, Debug)]
@@ -67,8 +65,8 @@ impl StageSchedule {
     ///
     /// # Errors
     /// [`Error::Model`] when it is missing, or of a class that Eddy has no sampler for.
-    pub(crate) fn read(folder: &Path, file: &str) -> Result<Self> {
-        let model = folder.display().to_string();
+    pub(crate) fn read(folder: &ModelFolder, file: &str) -> Result<Self> {
+        let model = folder.to_string();
         let text = text_of(folder, file, SCHEDULE_PURPOSE)?;
         if let Some(flow) = FlowSchedule::parse(&model, &text)? {
             return Ok(Self::Flow(flow));

@@ -10,7 +10,7 @@ use super::prompt::fragments;
 use super::spec::{EmbeddingSpec, TextSpec};
 use super::tokenizer::{PromptTokenizer, Tokens};
 use crate::error::{Error, Result};
-use crate::model::Config;
+use crate::model::{Config, ModelFolder};
 use crate::network::TensorGraph;
 
 /// What the text encoders make of a prompt.
@@ -44,6 +44,8 @@ pub struct Embeddings {
     pub negative: Embedding,
     /// The ends of prompts that were too long, with the number of tokens that there is room for.
     pub truncated: Vec<(String, usize)>,
+    /// The words that no text encoder knows.
+    pub unknown: Vec<String>,
 }
 
 /// What one encoder gives.
@@ -72,10 +74,10 @@ struct Limits {
 
 impl Limits {
     /// Of the encoder whose network is this file.
-    fn read(folder: &Path, network: &str) -> Result<Self> {
+    fn read(folder: &ModelFolder, network: &str) -> Result<Self> {
         const MOST: usize = 1 << 24;
         let file = Path::new(network).with_file_name("config.json").display().to_string();
-        if !folder.join(&file).is_file() {
+        if !folder.contains(&file) {
             return Ok(Self { file, tokens: None, vocabulary: None });
         }
         let config = Config::read(folder, &file, "it describes a text encoder")?;
@@ -113,12 +115,13 @@ impl Limits {
 /// [`Error::Evaluation`] when it fails.
 pub(super) fn embed(
     pool: &mut NetworkPool,
-    folder: &Path,
+    folder: &ModelFolder,
     (texts, spec): (&[TextSpec], &EmbeddingSpec),
     request: &TextToImageRequest<'_>,
 ) -> Result<Embeddings> {
     let (prompt, negative) = (&request.prompt, request.negative_prompt.as_deref());
     let (mut positives, mut negatives, mut truncated) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unknown: Option<Vec<String>> = None;
     for text in texts {
         let mut encoder = TextEncoder::open(pool, folder, text, request.clip_skip)?;
         let plain = |prompt: Option<&str>| {
@@ -129,11 +132,13 @@ pub(super) fn embed(
                 prompt.to_owned()
             }
         };
+        let mut unread = Vec::new();
         let mut of = |prompt: &str, instruction: Option<&str>, layer: usize| -> Result<Encoded> {
             let tokens = encoder.tokens(prompt, instruction)?;
             if let Some(end) = &tokens.truncated {
                 truncated.push((end.clone(), encoder.tokenizer.length()));
             }
+            unread.extend(tokens.unknown.iter().cloned());
             encoder.encode(&tokens, layer)
         };
         let instruction = text.instruction.as_deref().filter(|_| !request.without_instruction);
@@ -141,12 +146,16 @@ pub(super) fn embed(
         // Layers are skipped for the prompt alone.
         negatives.push(of(&plain(negative), None, 1)?);
         pool.give_back_encoder(&text.network, encoder.graph);
+        match &mut unknown {
+            None => unknown = Some(unread),
+            Some(unknown) => unknown.retain(|word| unread.contains(word)),
+        }
     }
     let joined = |encoded: &[Encoded]| {
         join(encoded, spec).map_err(|cause| {
             let problem = "its text encoders give embeddings of different kinds; check that \
                            each is in its own folder";
-            Error::model_from(folder.display().to_string(), problem, cause)
+            Error::model_from(folder.to_string(), problem, cause)
         })
     };
     let positive = joined(&positives)?;
@@ -155,7 +164,9 @@ pub(super) fn embed(
         _ => joined(&negatives)?,
     };
     truncated.dedup();
-    Ok(Embeddings { positive, negative, truncated })
+    let mut unknown = unknown.unwrap_or_default();
+    unknown.dedup();
+    Ok(Embeddings { positive, negative, truncated, unknown })
 }
 
 fn join(encoded: &[Encoded], spec: &EmbeddingSpec) -> Result<Embedding, ndarray::ShapeError> {
@@ -192,7 +203,12 @@ fn join(encoded: &[Encoded], spec: &EmbeddingSpec) -> Result<Embedding, ndarray:
 }
 
 impl TextEncoder {
-    fn open(pool: &mut NetworkPool, folder: &Path, spec: &TextSpec, skip: usize) -> Result<Self> {
+    fn open(
+        pool: &mut NetworkPool,
+        folder: &ModelFolder,
+        spec: &TextSpec,
+        skip: usize,
+    ) -> Result<Self> {
         let tokenizer = PromptTokenizer::open(folder, &spec.tokenizer, spec.length)?;
         let graph = pool.graph(&spec.network)?;
         if spec.layer == 0 && skip > 0 {

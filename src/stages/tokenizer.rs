@@ -5,8 +5,6 @@
 //! (byte-pair encoding, Radford et al. 2021), and T5's `spiece.model` (SentencePiece unigrams, Kudo
 //! 2018).
 
-use std::path::Path;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -14,7 +12,7 @@ use tokenizers::Tokenizer;
 use super::prompt::Fragment;
 use crate::error::{Error, Result};
 use crate::model::protobuf::{self, Fields, messages};
-use crate::model::{Links, MAX_CONFIG_BYTES, find_inside, read_regular};
+use crate::model::{MAX_CONFIG_BYTES, ModelFolder};
 
 /// The size limit of a vocabulary, in bytes. Gemma's is the largest in use, of 34 MB.
 const LARGEST_VOCABULARY: u64 = 128 << 20;
@@ -36,6 +34,8 @@ pub struct Tokens {
     pub weights: Vec<f32>,
     /// The end of a prompt that was too long.
     pub truncated: Option<String>,
+    /// Words that are not in the vocabulary.
+    pub unknown: Vec<String>,
 }
 
 /// A tokenizer with its special tokens and its length.
@@ -46,6 +46,8 @@ pub struct PromptTokenizer {
     /// The special tokens before and after those of the prompt.
     special_tokens: [Vec<u32>; 2],
     padding: u32,
+    /// The token of words that are not in the vocabulary, if it has no other meaning.
+    unknown: Option<u32>,
 }
 
 /// What `tokenizer_config.json` and `special_tokens_map.json` say.
@@ -56,6 +58,7 @@ struct Settings {
     pad_token: Option<Special>,
     bos_token: Option<Special>,
     eos_token: Option<Special>,
+    unk_token: Option<Special>,
     /// T5's tokens for masked spans.
     extra_ids: Option<u64>,
 }
@@ -82,7 +85,7 @@ impl PromptTokenizer {
     ///
     /// # Errors
     /// [`Error::Model`] when its files are missing or invalid.
-    pub fn open(folder: &Path, part: &str, length: Option<usize>) -> Result<Self> {
+    pub fn open(folder: &ModelFolder, part: &str, length: Option<usize>) -> Result<Self> {
         let files = Files { folder, part };
         let config: Settings = files.settings("tokenizer_config.json")?;
         let map: Settings = files.settings("special_tokens_map.json")?;
@@ -128,7 +131,10 @@ impl PromptTokenizer {
             })?,
             None => special_tokens[1].first().copied().unwrap_or(0),
         };
-        Ok(Self { tokenizer, length, special_tokens, padding })
+        let unknown = special(|settings| &settings.unk_token)
+            .and_then(|token| tokenizer.token_to_id(&token))
+            .filter(|id| !special_tokens.iter().flatten().any(|special| special == id));
+        Ok(Self { tokenizer, length, special_tokens, padding, unknown })
     }
 
     /// The number of tokens that a prompt is truncated or padded to.
@@ -174,6 +180,7 @@ impl PromptTokenizer {
         let mut ids = Vec::new();
         let mut weights = Vec::new();
         let mut truncated: Option<String> = None;
+        let mut unknown: Vec<String> = Vec::new();
         for Fragment { text, weight } in prompt {
             let encoding = self.tokenizer.encode(text.as_str(), false).map_err(|cause| {
                 Error::usage(format!("the prompt {text:?} cannot be tokenized: {cause}"))
@@ -190,6 +197,13 @@ impl PromptTokenizer {
                     .find_map(|at| text.get(at..))
                     .map(str::to_owned);
             }
+            for (_, (start, end)) in taken
+                .iter()
+                .zip(encoding.get_offsets())
+                .filter(|(id, _)| Some(**id) == self.unknown)
+            {
+                unknown.extend(text.get(*start..*end).map(str::to_owned));
+            }
             ids.extend_from_slice(taken);
             weights.resize(ids.len(), *weight);
         }
@@ -201,7 +215,7 @@ impl PromptTokenizer {
         ids.resize(length, self.padding);
         mask.resize(length, 0.0);
         weights.resize(length, 1.0);
-        Ok(Tokens { ids, mask, weights, truncated })
+        Ok(Tokens { ids, mask, weights, truncated, unknown })
     }
 }
 
@@ -217,7 +231,7 @@ fn special_tokens(tokenizer: &Tokenizer) -> Option<[Vec<u32>; 2]> {
 
 /// The files of a tokenizer.
 struct Files<'a> {
-    folder: &'a Path,
+    folder: &'a ModelFolder,
     part: &'a str,
 }
 
@@ -225,16 +239,13 @@ impl Files<'_> {
     /// The bytes of a file; none if there is no such file.
     fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let name = format!("{}/{name}", self.part);
-        if !self.folder.join(&name).exists() {
+        if !self.folder.contains(&name) {
             return Ok(None);
         }
-        find_inside(self.folder, &name, Links::Cache)
-            .and_then(|file| read_regular(&file, LARGEST_VOCABULARY))
-            .map(Some)
-            .map_err(|cause| {
-                let problem = format!("its {name} cannot be read");
-                Error::model_from(self.folder.display().to_string(), problem, cause)
-            })
+        self.folder.read(&name, LARGEST_VOCABULARY).map(Some).map_err(|cause| {
+            let problem = format!("its {name} cannot be read");
+            Error::model_from(self.folder.to_string(), problem, cause)
+        })
     }
 
     fn required(&self, name: &str) -> Result<Vec<u8>> {
@@ -262,8 +273,12 @@ impl Files<'_> {
         Tokenizer::from_bytes(bytes).map_err(|cause| self.failed(name, cause))
     }
 
+    fn place(&self) -> String {
+        format!("{}/{}", self.folder, self.part)
+    }
+
     fn error(&self, problem: &str) -> Error {
-        Error::model(self.folder.join(self.part).display().to_string(), problem)
+        Error::model(self.place(), problem)
     }
 
     fn unexpected(&self, name: &str) -> Error {
@@ -272,7 +287,7 @@ impl Files<'_> {
 
     fn failed(&self, name: &str, cause: crate::error::Cause) -> Error {
         Error::Model {
-            model: self.folder.join(self.part).display().to_string(),
+            model: self.place(),
             problem: format!("its {name} is not a valid tokenizer file; copy it again"),
             source: Some(cause),
         }

@@ -27,6 +27,36 @@ fn mask(width: usize, height: usize, [x, y, wide, high]: [usize; 4]) -> Image {
     }
 }
 
+/// The part of an image's pixels whose red is larger than their green and blue by this.
+fn red_part(image: &Image) -> f64 {
+    let is_red = |pixel: &[u8]| i32::from(pixel[0]) - i32::from(pixel[1].max(pixel[2])) > 60;
+    let pixels = samples(image).chunks_exact(3);
+    pixels.clone().filter(|pixel| is_red(pixel)).count() as f64 / pixels.len() as f64
+}
+
+#[test]
+fn a_prompt_needs_no_model_and_is_followed() {
+    let place = Place::new();
+    let of = |prompt: &str, output: &str| {
+        let run = format!("generate --seed 2 -o {output} --prompt");
+        eddy(&run).arg(prompt).within(&place).succeeds().says("one image of 64x64 by shapes-glide");
+        red_part(&place.image(output))
+    };
+    let [red, blue] = [of("a large red square", "red.png"), of("a large blue square", "blue.png")];
+    assert!(red > 0.1 && blue < 0.02, "{red} {blue}");
+    eddy("generate -o dog.png --prompt").arg("a red dog").within(&place).succeeds().says("\"dog\"");
+    // The same from its folder.
+    eddy("generate --seed 2 -o folder.png --prompt")
+        .arg("a large red square")
+        .args("-m")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes-glide"))
+        .within(&place)
+        .succeeds();
+    assert_eq!(samples(&place.image("folder.png")), samples(&place.image("red.png")));
+    let negative = "generate -o red-not.png --seed 2 --prompt square --negative-prompt red";
+    eddy(negative).within(&place).succeeds();
+}
+
 #[test]
 fn a_seed_gives_one_image_alone_and_in_a_batch() {
     let place = Place::new();

@@ -1,7 +1,8 @@
 //! Pipelines that `eddy compile` puts into one graph, against `eddy generate`.
 
 use eddy::array;
-use eddy::network::{Library, Runtime, SessionOptions, TensorGraph};
+use eddy::model::ModelFolder;
+use eddy::network::{Library, ModelSource, Runtime, SessionOptions, TensorGraph};
 use eddy::stages::{PromptTokenizer, fragments};
 use ndarray::{Array, Array4, ArrayD, Axis, Ix4, Ix5};
 
@@ -15,7 +16,9 @@ const PROMPT: &str = "a photograph of an astronaut";
 fn run(place: &Place, noise: &str, tokenizers: &[&str]) -> Array4<f32> {
     let runtime = Runtime::load(&Library::Embedded).unwrap();
     let file = place.path("whole.onnx");
-    let mut graph = TensorGraph::open(&runtime, "whole", &file, SessionOptions::default()).unwrap();
+    let mut graph =
+        TensorGraph::open(&runtime, "whole", ModelSource::File(&file), SessionOptions::default())
+            .unwrap();
     let described = eddy::compile::describe(&file).unwrap().unwrap();
     let sigma: f32 = described.properties["init_noise_sigma"].parse().unwrap();
     let recorded = |name: &str| stored(&format!("runs/{noise}/{name}"));
@@ -26,8 +29,12 @@ fn run(place: &Place, noise: &str, tokenizers: &[&str]) -> Array4<f32> {
         let suffix = if index == 0 { String::new() } else { format!("_{}", index + 1) };
         let name = format!("tokens{suffix}");
         let length = usize::try_from(graph.input(&name).unwrap().shape[1]).unwrap();
-        let tokenizer =
-            PromptTokenizer::open(&place.path("pipeline"), tokenizer, Some(length)).unwrap();
+        let tokenizer = PromptTokenizer::open(
+            &ModelFolder::find(place.path("pipeline")),
+            tokenizer,
+            Some(length),
+        )
+        .unwrap();
         let tokens = tokenizer.tokens(&fragments(PROMPT)).unwrap();
         let ids = tokens.ids.iter().map(|id| *id as f32).collect();
         let row = |values: Vec<f32>| Array::from_shape_vec([1, length], values).unwrap().into_dyn();

@@ -1,5 +1,6 @@
 //! What transformers' fast tokenizers make of the same texts.
 
+use eddy::model::ModelFolder;
 use eddy::stages::{Fragment, PromptTokenizer, Tokens, fragments};
 use serde_json::Value;
 
@@ -7,7 +8,7 @@ use crate::common::place::Place;
 use crate::exported::json;
 
 fn tokenizer(place: &Place, length: Option<usize>) -> PromptTokenizer {
-    PromptTokenizer::open(&place.path("pipeline"), "tokenizer", length).unwrap()
+    PromptTokenizer::open(&ModelFolder::find(place.path("pipeline")), "tokenizer", length).unwrap()
 }
 
 fn plain(text: &str) -> [Fragment; 1] {
@@ -27,7 +28,7 @@ fn agree(pipeline: &str) {
         let text = golden["text"].as_str().unwrap();
         let expected: Vec<u32> =
             golden["ids"].as_array().unwrap().iter().map(|id| number(id) as u32).collect();
-        let Tokens { ids, mask, weights, truncated } = tokenizer.tokens(&plain(text)).unwrap();
+        let Tokens { ids, mask, weights, truncated, .. } = tokenizer.tokens(&plain(text)).unwrap();
         assert_eq!(ids, expected, "{text:?}");
         let count = number(&golden["count"]);
         let is_text = |i: usize| if i < count { 1.0 } else { 0.0 };
