@@ -7,6 +7,8 @@ mod diffusers;
 mod external;
 mod fallback;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod import;
 mod manifest;
 mod package;
