@@ -1,9 +1,10 @@
 //! Tensors as `.npy` files, for `eddy sample` and recorded inputs and outputs.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use ndarray::{Array, Dimension};
+use ndarray_npy::npy::header::Header;
 use ndarray_npy::{ReadNpyError, ReadNpyExt, WriteNpyExt};
 
 use crate::error::{Error, Result};
@@ -54,34 +55,42 @@ pub(crate) fn decode<D: Dimension>(
     Ok(if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() })
 }
 
-/// Rejects a file whose header claims more values than the file can hold, before memory is
-/// allocated. Other defects of the header are left to the parser.
+/// Rejects a file whose header claims more than the file can hold, before memory is allocated, or
+/// is of another form than those of numbers. Other defects are left to the parser.
 fn refuse_more_than_there_is(reader: &mut (impl Read + Seek)) -> std::io::Result<()> {
-    /// Headers are shorter than this.
-    const HEAD: u64 = 1 << 16;
+    /// Headers are shorter than this, and of fewer parts. The parser takes memory by the length
+    /// that a file claims, and stack by the depth of its brackets.
+    const MAX_HEADER: usize = 1 << 16;
+    const MAX_BRACKETS: usize = 100;
     let length = reader.seek(SeekFrom::End(0))?;
     reader.rewind()?;
     let mut head = Vec::new();
-    reader.by_ref().take(HEAD).read_to_end(&mut head)?;
+    reader.by_ref().take(MAX_HEADER as u64).read_to_end(&mut head)?;
     reader.rewind()?;
-    let text = String::from_utf8_lossy(&head);
-    let shape = text
-        .split_once("'shape'")
-        .and_then(|(_, rest)| rest.split_once('('))
-        .and_then(|(_, rest)| rest.split_once(')'));
-    let Some((shape, _)) = shape else { return Ok(()) };
-    let sides = shape
-        .split(',')
-        .map(str::trim)
-        .filter(|side| !side.is_empty())
-        .map(|side| side.parse::<u64>().unwrap_or(u64::MAX));
-    let values = sides.fold(1, u64::saturating_mul);
-    // The smallest element takes one byte.
-    if values > length {
-        let problem = format!(
-            "its header claims a shape of ({shape}), and the file has {length} bytes in all"
-        );
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, problem));
+    let refused = |problem: String| Err(std::io::Error::new(ErrorKind::InvalidData, problem));
+    // After the magic string and the version.
+    let (start, claimed) = match head.get(6..).unwrap_or_default() {
+        [1, _, a, b, ..] => (10, u16::from_le_bytes([*a, *b]).into()),
+        [_, _, a, b, c, d, ..] => (12, u32::from_le_bytes([*a, *b, *c, *d]) as usize),
+        _ => return Ok(()),
+    };
+    let header = head.get(start..).and_then(|rest| rest.get(..claimed));
+    let Some(header) = header else {
+        return refused(format!("its header claims {claimed} bytes, and the file has {length}"));
+    };
+    if header.iter().filter(|byte| b"([{".contains(byte)).count() > MAX_BRACKETS {
+        return refused("its header is not that of an array of numbers".to_owned());
+    }
+    let Ok(header) = Header::from_reader(&mut head.as_slice()) else { return Ok(()) };
+    let values =
+        header.shape.iter().fold(1, |product: u64, side| product.saturating_mul(*side as u64));
+    // The bytes of an element stand at the end of its type, such as `<f4`.
+    let element = header.type_descriptor.as_string().and_then(|text| text.get(2..)?.parse().ok());
+    if values.saturating_mul(element.unwrap_or(1).max(1)) > length {
+        return refused(format!(
+            "its header claims a shape of {:?}, and the file has {length} bytes in all",
+            header.shape
+        ));
     }
     Ok(())
 }
@@ -165,21 +174,38 @@ mod tests {
         }
     }
 
+    /// A file with a header of version 1 or 2, which claims to have `claimed` bytes.
+    fn with_header(version: u8, claimed: u32, header: &str) -> Vec<u8> {
+        let length = if version == 1 { 2 } else { 4 };
+        let length = &claimed.to_le_bytes()[..length];
+        [b"\x93NUMPY", &[version, 0][..], length, header.as_bytes(), &[0; 100]].concat()
+    }
+
     #[test]
     fn rejects_an_oversized_header_without_allocating() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
-        for shape in ["1, 3, 1000000, 1000000", "99999999999999999999, 1, 1, 1", "1, 3, 60, 60"] {
-            let mut header =
-                format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
-            header += &" ".repeat(117 - header.len());
-            let mut bytes = b"\x93NUMPY\x01\0v\0".to_vec();
-            bytes.extend(header.as_bytes());
-            bytes.extend(b"\n");
-            bytes.extend([0; 100]);
+        let refused = |bytes: Vec<u8>| {
             std::fs::write(&path, bytes).unwrap();
             let error = read::<Ix4>(&path).unwrap_err();
-            assert!(matches!(error, crate::Error::Input { .. }), "{shape}: {error}");
+            assert!(matches!(error, crate::Error::Input { .. }), "{error}");
+            crate::error::with_causes(&error)
+        };
+        let shapes = [
+            "1, 3, 1000000, 1000000",
+            "99999999999999999999, 1, 1, 1",
+            "1, 3, 60, 60",
+            "1, 1, 1, 99",
+        ];
+        for shape in shapes {
+            for quote in ["'", "\""] {
+                let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (SHAPE), }\n";
+                let header = header.replace('\'', quote).replace("SHAPE", shape);
+                refused(with_header(1, header.len() as u32, &header));
+            }
         }
+        assert!(refused(with_header(2, u32::MAX, "{")).contains("claims 4294967295 bytes"));
+        let deep = "[".repeat(60_000);
+        assert!(refused(with_header(1, 60_000, &deep)).contains("array of numbers"));
     }
 }

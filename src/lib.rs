@@ -59,6 +59,9 @@ pub mod diffusion;
 pub mod digest;
 pub mod durable;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "cli")]
 mod http;
 pub mod machine;

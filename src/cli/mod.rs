@@ -121,3 +121,28 @@ impl Arguments {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::Arguments;
+
+    /// The corpus of the fuzzer, which has a line for each argument.
+    #[test]
+    fn command_lines_are_parsed_without_a_panic() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/arguments");
+        let mut parsed = 0;
+        for file in corpus.read_dir().unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            let words = bytes.split(|byte| *byte == b'\n').map(OsStr::from_bytes);
+            let words = std::iter::once(OsStr::new("eddy")).chain(words);
+            parsed += usize::from(Arguments::try_parse_from(words).is_ok());
+        }
+        assert!(parsed > 0, "no command line of the corpus is valid");
+    }
+}

@@ -55,7 +55,7 @@ pub fn describe(path: &Path) -> Result<Option<CompiledFile>> {
     Ok(described(&file))
 }
 
-fn described(file: &[u8]) -> Option<CompiledFile> {
+pub(super) fn described(file: &[u8]) -> Option<CompiledFile> {
     let properties: BTreeMap<String, String> = messages(file)
         .filter(|(number, _)| *number == METADATA)
         .filter_map(|(_, entry)| {

@@ -12,6 +12,8 @@ mod builder;
 mod cascade_tests;
 mod decoder;
 mod describe;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inputs;
 mod onnx;
 mod part;

@@ -124,7 +124,7 @@ pub(crate) async fn accept(listener: Listener, served: Arc<Served>) {
 }
 
 /// Answers the requests of one connection.
-async fn serve_connection(stream: Box<dyn Duplex>, caller: Caller, served: Arc<Served>) {
+pub(super) async fn serve_connection(stream: Box<dyn Duplex>, caller: Caller, served: Arc<Served>) {
     let has_asked = AtomicBool::new(false);
     let service = service_fn(|request| {
         has_asked.store(true, Ordering::Relaxed);

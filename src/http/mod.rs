@@ -4,6 +4,8 @@
 mod address;
 mod callers;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guards;
 mod socket;
 mod token;

@@ -322,7 +322,7 @@ fn matches(input: &Path) -> Result<Option<Vec<PathBuf>>> {
     Ok(Some(found))
 }
 
-fn sort(files: &mut [PathBuf]) {
+pub(crate) fn sort(files: &mut [PathBuf]) {
     files.sort_by(|a, b| {
         by_number(&a.to_string_lossy(), &b.to_string_lossy()).then_with(|| a.cmp(b))
     });

@@ -130,7 +130,7 @@ impl DiffusersFolder {
 }
 
 /// The length of axis 1 of an input of a graph, by the field numbers of `onnx.proto`.
-fn channels_of(network: &[u8], input: &str) -> Option<usize> {
+pub(super) fn channels_of(network: &[u8], input: &str) -> Option<usize> {
     let graph = last(network, 7)?;
     let mut ports = messages(graph).filter(|(field, _)| *field == 11);
     let (_, port) = ports.find(|(_, port)| last(port, 1) == Some(input.as_bytes()))?;

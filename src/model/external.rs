@@ -95,16 +95,26 @@ pub(crate) fn with_weights(
         left -= bytes.len() as u64;
         files.insert(name, bytes);
     }
-    let problem = "its graph names weights that its files do not hold; fetch or export it again";
-    inlined(&network, Message::Model, &files, 0).ok_or_else(|| Error::model(model, problem))
+    // Tensors may share the bytes of a file, of which each has its own then.
+    let mut left = MAX_GRAPH_BYTES.saturating_sub(network.len() as u64);
+    inlined(&network, Message::Model, &files, 0, &mut left).ok_or_else(|| {
+        let problem = format!(
+            "its graph names weights that its files do not hold, or more than the {} MiB of one \
+             file in all; fetch or export it again",
+            MAX_GRAPH_BYTES >> 20
+        );
+        Error::model(model, problem)
+    })
 }
 
-/// A message whose tensors hold their values themselves; none if a file has not enough of them.
+/// A message whose tensors hold their values themselves, of at most `left` bytes; none if a file
+/// has not enough of them.
 fn inlined(
     bytes: &[u8],
     message: Message,
     files: &BTreeMap<String, Vec<u8>>,
     depth: usize,
+    left: &mut u64,
 ) -> Option<Vec<u8>> {
     /// `data_location` of a tensor, and its values.
     const LOCATION: u64 = 14;
@@ -125,7 +135,7 @@ fn inlined(
             }
             (Message::Tensor, LOCATION, _) => {}
             (_, _, Value::Bytes(body)) if let Some(within) = message.within(number) => {
-                new = new.bytes(number, inlined(body, within, files, depth + 1)?);
+                new = new.bytes(number, inlined(body, within, files, depth + 1, left)?);
             }
             _ => new = new.encoded(encoded),
         }
@@ -136,6 +146,7 @@ fn inlined(
         let offset = number("offset").unwrap_or(Some(0))?;
         let values = file.get(offset..)?;
         let length = number("length").unwrap_or(Some(values.len()))?;
+        *left = left.checked_sub(length as u64)?;
         new = new.bytes(RAW_DATA, values.get(..length)?);
     }
     Some(new.encoded(rest).into_bytes())

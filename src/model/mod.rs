@@ -8,6 +8,8 @@ mod external;
 mod fallback;
 mod files;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod import;
 mod manifest;
 mod package;

@@ -2,6 +2,8 @@
 //! to be changed, and metrics for Prometheus. Nothing is copied or encoded for it unless a client
 //! asks.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handler;
 mod metrics;
 mod server;

@@ -164,6 +164,22 @@ impl TensorWork {
         answer(context.model, request.id, &images, (Element::U8, has_batch, is_binary), report)
     }
 
+    /// Does all of [`run`](Self::run) but the images, which are the answer as they came.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn echo(&self, limits: &crate::media::still::Limits) -> Outcome<Output> {
+        let Parsed { request, input, binary, is_binary } = self.parse(IMAGE)?;
+        Settings::of(query::of_json(&request.parameters)?, DENOISE, &[])?;
+        let Images { images, has_batch, element } = Images::of(&input, binary, limits)?;
+        answer("model", request.id, &images, (element, has_batch, is_binary), Value::Null)
+    }
+
+    /// Does all of [`run_prompt`](Self::run_prompt) but the images.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn echo_prompt(&self) -> Outcome<openai::PromptWork> {
+        let Parsed { request, input, binary, .. } = self.parse(PROMPT)?;
+        openai::Request::of(prompt(&input, binary)?, request.parameters)?.work()
+    }
+
     /// The request, with its only input.
     fn parse(&self, name: &str) -> Outcome<Parsed<'_>> {
         let length = self.json_length.unwrap_or(self.body.len());

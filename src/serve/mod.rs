@@ -14,6 +14,8 @@ mod body;
 mod engine;
 mod exchange;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handler;
 mod kserve;
 mod listen;

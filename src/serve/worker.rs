@@ -99,7 +99,7 @@ fn context<'a>(model: &'a ModelState, precision: Precision, loader: &'a Loader) 
 }
 
 /// Runs requests until the queue is closed.
-fn each(
+pub(super) fn each(
     shared: &Arc<Shared>,
     index: usize,
     model: &ModelState,

@@ -132,10 +132,13 @@ fn controlled(mut spec: PipelineSpec, control_scale: f64) -> PipelineSpec {
 
 /// The pipeline that a `pipeline.toml` describes.
 fn described(files: &ModelFolder) -> Result<PipelineSpec> {
-    let model = files.to_string();
-    let text = text_of(files, SPEC, "it describes the pipeline")?;
-    let spec: PipelineSpec = toml::from_str(&text).map_err(|cause| {
-        Error::model_from(&model, format!("its {SPEC} is not as expected"), cause)
+    parsed(&text_of(files, SPEC, "it describes the pipeline")?, &files.to_string())
+}
+
+/// The pipeline that the text of a `pipeline.toml` describes; `model` is its name in errors.
+pub(super) fn parsed(text: &str, model: &str) -> Result<PipelineSpec> {
+    let spec: PipelineSpec = toml::from_str(text).map_err(|cause| {
+        Error::model_from(model, format!("its {SPEC} is not as expected"), cause)
     })?;
     match spec.problem() {
         None => Ok(spec),

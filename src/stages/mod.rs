@@ -12,11 +12,14 @@
 
 mod autoencoder;
 mod bound_graph;
+mod charsmap;
 mod conditioning_images;
 mod denoiser;
 mod enlarge;
 mod filled;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod learned_variance;
 mod network_pool;
 mod noise_sequence;
@@ -31,6 +34,7 @@ mod stage_prior;
 mod stage_schedule;
 mod text;
 mod tokenizer;
+mod tokenizer_file;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

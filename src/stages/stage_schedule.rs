@@ -66,14 +66,17 @@ impl StageSchedule {
     /// # Errors
     /// [`Error::Model`] when it is missing, or of a class that Eddy has no sampler for.
     pub(crate) fn read(folder: &ModelFolder, file: &str) -> Result<Self> {
-        let model = folder.to_string();
-        let text = text_of(folder, file, SCHEDULE_PURPOSE)?;
-        if let Some(flow) = FlowSchedule::parse(&model, &text)? {
+        Self::parse(&folder.to_string(), &text_of(folder, file, SCHEDULE_PURPOSE)?)
+    }
+
+    /// Reads the text of a `scheduler_config.json`; `model` is the model's name in errors.
+    pub(super) fn parse(model: &str, text: &str) -> Result<Self> {
+        if let Some(flow) = FlowSchedule::parse(model, text)? {
             return Ok(Self::Flow(flow));
         }
-        let AsDdpm { text, has_learned_variance, is_unclip } = AsDdpm::of(&text);
-        let sampler = Scheduler::parse(&model, &text)?.sampler;
-        let schedule = Box::new(config::parse(&model, &text)?);
+        let AsDdpm { text, has_learned_variance, is_unclip } = AsDdpm::of(text);
+        let sampler = Scheduler::parse(model, &text)?.sampler;
+        let schedule = Box::new(config::parse(model, &text)?);
         Ok(Self::Discrete { schedule, sampler, has_learned_variance, is_unclip })
     }
 

@@ -5,11 +5,14 @@
 //! (byte-pair encoding, Radford et al. 2021), and T5's `spiece.model` (SentencePiece unigrams, Kudo
 //! 2018).
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use super::prompt::Fragment;
+use super::tokenizer_file;
 use crate::error::{Error, Result};
 use crate::model::protobuf::{self, Fields, messages};
 use crate::model::{MAX_CONFIG_BYTES, ModelFolder};
@@ -270,6 +273,10 @@ impl Files<'_> {
     }
 
     fn parsed(&self, bytes: Vec<u8>, name: &str) -> Result<Tokenizer> {
+        let defect = tokenizer_file::defect(&bytes);
+        if let Some(defect) = defect.map_err(|cause| self.failed(name, cause.into()))? {
+            return Err(self.error(&format!("its {name} {defect}; export it again")));
+        }
         Tokenizer::from_bytes(bytes).map_err(|cause| self.failed(name, cause))
     }
 
@@ -355,6 +362,7 @@ fn t5(model: &[u8], sentinels: u64) -> Option<String> {
     const UNKNOWN: u64 = 2;
     const END: &str = "</s>";
     let mut vocabulary = Vec::new();
+    let mut ids = HashMap::new();
     let mut unknown = None;
     let mut characters = None;
     let mut is_complete = false;
@@ -367,12 +375,14 @@ fn t5(model: &[u8], sentinels: u64) -> Option<String> {
                 if piece.kind == UNKNOWN {
                     unknown = Some(vocabulary.len());
                 }
+                let id = vocabulary.len() as u64;
                 vocabulary.push(json!([piece.text, piece.score]));
+                ids.entry(piece.text).or_insert(id);
             }
             NORMALIZER => {
                 is_complete = true;
                 let map = messages(body).find(|(field, _)| *field == CHARACTERS);
-                characters = map.map(|(_, map)| base64(map));
+                characters = map.map(|(_, map)| base64::encode(map));
             }
             _ => {}
         }
@@ -381,17 +391,13 @@ fn t5(model: &[u8], sentinels: u64) -> Option<String> {
     if !fields.0.is_empty() || !is_complete {
         return None;
     }
-    let id = |vocabulary: &[Value], text: &str| {
-        let is_it = |piece: &Value| piece.get(0).and_then(Value::as_str) == Some(text);
-        vocabulary.iter().position(is_it).map(|id| id as u64)
-    };
-    let (unknown, end) = (unknown?, id(&vocabulary, END)?);
+    let (unknown, end) = (unknown?, *ids.get(END)?);
     let special = ["<pad>", END, "<unk>"].into_iter();
     let mut tokens: Vec<Value> =
-        special.filter_map(|text| id(&vocabulary, text).map(|id| added(id, text))).collect();
+        special.filter_map(|text| ids.get(text).map(|id| added(*id, text))).collect();
     for i in (0..sentinels).rev() {
         let text = format!("<extra_id_{i}>");
-        if id(&vocabulary, &text).is_none() {
+        if !ids.contains_key(&text) {
             tokens.push(added(vocabulary.len() as u64, &text));
             vocabulary.push(json!([text, 0.0]));
         }
@@ -448,19 +454,4 @@ impl Piece {
         }
         Some(piece)
     }
-}
-
-/// Bytes in base 64 (RFC 4648), as `tokenizer.json` has them.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0, |word, byte| word << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for i in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * i)) as usize & 63];
-            text.push(if i <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
 }

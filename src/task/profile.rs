@@ -174,7 +174,12 @@ impl NoiseProfile {
             };
             Error::input_from(path, problem, cause)
         })?;
-        let profile: Self = toml::from_str(&text).map_err(|cause| {
+        Self::parse(&text, path)
+    }
+
+    /// Reads the text of a profile; `path` is its file in messages.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self> {
+        let profile: Self = toml::from_str(text).map_err(|cause| {
             Error::input_from(
                 path,
                 "it is not a noise profile; make one with `eddy profile`",
@@ -206,7 +211,8 @@ impl NoiseProfile {
         still::check_place(path)
     }
 
-    fn to_toml(&self) -> String {
+    /// The text of the file.
+    pub(crate) fn to_toml(&self) -> String {
         let method = self.method.name();
         let Self { version, frames, width, height, color_model, .. } = self;
         let color_model = color_model.name();

@@ -25,7 +25,7 @@ pub(super) enum FfmpegFormat {
 
 /// The properties of the images in a HEIF file, including AVIF (ISO/IEC 23008-12, section 6.5).
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Properties {
+pub(super) struct Properties {
     /// The largest size, `[width, height]`.
     size: [u32; 2],
     /// Counterclockwise quarter turns.
@@ -71,39 +71,48 @@ impl FfmpegFormat {
         }
     }
 
-    /// Reads the file with ffmpeg.
-    pub(super) fn read(self, path: &Path, limits: &Limits) -> Result<Image> {
+    fn refuse(self, problem: &str) -> CodecError {
         let (kind, advice) = self.kind_and_advice();
-        let refuse = |problem: &str| {
-            CodecError::new(format!("by its content it is {kind}, {problem}; {advice}"))
-        };
-        let head = std::fs::File::open(path).map(|file| file.take(HEAD)).and_then(|mut file| {
-            let mut head = Vec::new();
-            file.read_to_end(&mut head).map(|_| head)
-        })?;
+        CodecError::new(format!("by its content it is {kind}, {problem}; {advice}"))
+    }
+
+    /// The properties of a file that begins so; an error for what ffmpeg does not read, and for an
+    /// image that is too large.
+    pub(super) fn examine(self, head: &[u8], limits: &Limits) -> Result<Properties> {
         let properties = match self {
-            Self::Jpeg2000 => Properties { size: jpeg_2000_size(&head), ..Properties::default() },
-            Self::Avif | Self::Heif => Properties::of(&head),
+            Self::Jpeg2000 => Properties { size: jpeg_2000_size(head), ..Properties::default() },
+            Self::Avif | Self::Heif => Properties::of(head),
         };
         if head.get(8..12) == Some(b"avis") || head.get(8..12) == Some(b"msf1") {
-            return Err(refuse("an animation, not a single image"));
+            return Err(self.refuse("an animation, not a single image"));
         }
         if properties.has_alpha {
-            return Err(refuse("and has transparency, which ffmpeg does not read"));
+            return Err(self.refuse("and has transparency, which ffmpeg does not read"));
         }
         let [width, height] = properties.size;
         if width > 0 {
             let area = u64::from(width) * u64::from(height);
             limits.check(width, height, 3, self.working().saturating_mul(area))?;
         }
-        let png = decoded(path, self.working(), limits).map_err(|problem| refuse(&problem))?;
+        Ok(properties)
+    }
+
+    /// Reads the file with ffmpeg.
+    pub(super) fn read(self, path: &Path, limits: &Limits) -> Result<Image> {
+        let head = std::fs::File::open(path).map(|file| file.take(HEAD)).and_then(|mut file| {
+            let mut head = Vec::new();
+            file.read_to_end(&mut head).map(|_| head)
+        })?;
+        let properties = self.examine(&head, limits)?;
+        let [width, height] = properties.size;
+        let png = decoded(path, self.working(), limits).map_err(|problem| self.refuse(&problem))?;
         let mut image = decode_any(&mut Cursor::new(png), limits)?;
         if width > 0 && [image.width, image.height] != [width as usize, height as usize] {
             let problem = format!(
                 "of {width}x{height} pixels, of which this ffmpeg reads {}x{}",
                 image.width, image.height
             );
-            return Err(refuse(&problem));
+            return Err(self.refuse(&problem));
         }
         // The color properties of the intermediate PNG do not apply.
         let exif = orientation::exif_of(properties.orientation());
@@ -195,7 +204,7 @@ impl Properties {
     }
 
     /// The EXIF orientation, from 1 to 8.
-    fn orientation(&self) -> u8 {
+    pub(super) fn orientation(&self) -> u8 {
         const PLAIN: [u8; 4] = [1, 8, 3, 6];
         const TOP_AND_BOTTOM: [u8; 4] = [4, 5, 2, 7];
         const LEFT_AND_RIGHT: [u8; 4] = [2, 7, 4, 5];

@@ -26,6 +26,8 @@ mod encode;
 mod exif;
 mod ffmpeg_format;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod integrity;
 mod limits;
 pub(super) mod orientation;

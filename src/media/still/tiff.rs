@@ -10,6 +10,7 @@ use ::tiff::decoder::{Decoder, DecodingResult, Limits as DecoderLimits};
 use ::tiff::encoder::colortype::{ColorType as Layout, Gray8, Gray16, RGB8, RGB16};
 use ::tiff::encoder::{TiffEncoder, TiffValue};
 use ::tiff::tags::{ExtraSamples, Tag};
+use std::collections::HashSet;
 use std::io::{Read, Seek, Write};
 
 /// Reads the only page.
@@ -74,8 +75,8 @@ fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
     const REDUCED: u32 = 1;
     const MASK: u32 = 4;
     const DNG_VERSION: Tag = Tag::Unknown(0xC612);
-    /// Limit on pages; the links of a damaged file may form a loop.
-    const PAGES: usize = 1 << 16;
+    /// Limit on pages: those of a damaged file may overlap, so that each takes long to read.
+    const PAGES: usize = 256;
     let kind =
         decoder.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten().unwrap_or_default();
     if kind & REDUCED != 0 || decoder.find_tag(DNG_VERSION).is_ok_and(|version| version.is_some()) {
@@ -88,8 +89,10 @@ fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
         Some(first) => decoder.read_directory(first)?.next(),
         None => None,
     };
+    let mut seen = HashSet::new();
     for _ in 0..PAGES {
-        let Some(pointer) = next else { break };
+        // The links of a damaged file may form a loop.
+        let Some(pointer) = next.filter(|pointer| seen.insert(pointer.0)) else { break };
         // A damaged directory is not a readable page.
         let Ok(directory) = decoder.read_directory(pointer) else { break };
         let kind =

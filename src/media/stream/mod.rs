@@ -4,10 +4,10 @@
 //! nothing is converted, rounded or clipped before the network.
 
 mod camera;
-pub(super) mod ffmpeg;
+pub(crate) mod ffmpeg;
 mod file;
 mod format;
-mod gstreamer;
+pub(crate) mod gstreamer;
 mod live;
 mod matroska;
 mod open;
@@ -191,7 +191,7 @@ pub struct FormatOverrides {
 }
 
 impl FormatOverrides {
-    fn apply(self, video: &mut VideoFormat) {
+    pub(crate) fn apply(self, video: &mut VideoFormat) {
         video.rate = self.rate.unwrap_or(video.rate);
         if let Some(matrix) = self.matrix.filter(|matrix| *matrix != video.color.matrix) {
             (video.color.matrix, video.color.matrix_source) = (matrix, TagSource::Caller);

@@ -2,6 +2,8 @@
 
 mod container;
 mod encoder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod probe;
 pub(in crate::media) mod program;
 mod server;

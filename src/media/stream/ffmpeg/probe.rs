@@ -90,7 +90,11 @@ impl Probe {
         let report = output(command)
             .ok()
             .and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
-        let Some(mut report) = report else { return Self::default() };
+        report.map_or_else(Self::default, Self::of_report)
+    }
+
+    /// Reads a report of ffprobe.
+    pub(super) fn of_report(mut report: Value) -> Self {
         let start = seconds(&report["format"]["start_time"]).unwrap_or_default();
         let lasts = seconds(&report["format"]["duration"]);
         let kind = report["format"]["format_name"].as_str().unwrap_or_default();

@@ -2,6 +2,8 @@
 //! text by which GStreamer describes a format.
 
 mod caps;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod program;
 mod request;
 mod source;
