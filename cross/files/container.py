@@ -37,6 +37,8 @@ def main(folder, root, architecture, out):
     folder, root = pathlib.Path(folder), pathlib.Path(root)
     work, _ = entry("work", 0o755)
     work.uid = work.gid = USER
+    # By number, since a name has precedence where an archive is unpacked by tar.
+    work.uname = work.gname = ""
     people = f"root:x:0:0::/:/nologin\neddy:x:{USER}:{USER}::/work:/nologin\n".encode()
     libraries = tree(root)
     binary = [
