@@ -468,9 +468,9 @@ for name, line in {
     "stream": "denoise in.y4m -o out.mp4 --temporal --fps 30 --preview=8070 --reconnect 5 --encoder-options crf=20",
     "camera": "denoise /dev/video0 -o - --size 640x480 --pixel-format nv12 --matrix bt709 --rate 29.97",
     "generate": "generate -m folder --prompt a\\ cat --size 64x64 --steps 4 --sampler ddim --guidance-scale 3 -o out.png",
-    "import": "import net.onnx -o folder --input-range 0,1", "serve": "serve -m a=denoise-fast --listen unix:/run/a --timeout 5",
+    "import": "import net.onnx -o folder --range 0,1", "serve": "serve -m a=denoise-fast --listen unix:/run/a --timeout 5",
     "help": "denoise --help", "version": "--version", "upscale": "upscale a.jpg b.jpg -o out/ -s 2 --device cuda:1 --threads 2",
     "inpaint": "inpaint a.png --mask m.png -o b.png --grow 3 --feather 2",
-    "compile": "compile digits-ddpm -o a.onnx --steps 5 --sampler ddim", "sample": "sample digits-ddpm -o out.npy --seed 1",
+    "compile": "compile digits-ddpm -o a.onnx --steps 5 --sampler ddim", "sample": "sample digits-ddpm -i in.npy -o out.npy --sampler ddim --steps 2",
 }.items():
     seed("arguments", name, line.replace("\\ ", "\1").replace(" ", "\n").replace("\1", " "))

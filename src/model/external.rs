@@ -154,7 +154,7 @@ fn inlined(
 
 #[cfg(test)]
 mod tests {
-    use super::{external_files, with_weights};
+    use super::{external_files, inlined, with_weights};
     use crate::model::Links;
     use crate::model::protobuf::Message;
 
@@ -212,6 +212,11 @@ mod tests {
         let expected = Message::default().number(1, 8).message(7, expected).into_bytes();
         assert_eq!(put(graph("w.bin", "4")).unwrap(), expected);
         assert_eq!(put(expected.clone()).unwrap(), expected, "nothing is in files");
+        let files = [("w.bin".to_owned(), vec![0; 8])].into();
+        let within = |mut left: u64| {
+            inlined(&graph("w.bin", "4"), super::Message::Model, &files, 0, &mut left).is_some()
+        };
+        assert!(within(4) && !within(3), "more bytes than there may be");
         for (network, problem) in [
             (graph("w.bin", "6"), "its files do not hold"),
             (graph("w.bin", "-1"), "its files do not hold"),

@@ -42,7 +42,8 @@ pub(super) fn check(format: Format, reader: &mut (impl BufRead + Seek)) -> Resul
         Format::Jpeg => walk_jpeg(reader),
         Format::WebP => measure_riff(reader).map(|()| Found::default()),
         // Their decoders detect truncation.
-        Format::Tiff | Format::Bmp => Ok(Found::default()),
+        Format::Tiff => count_values(reader).map(|()| Found::default()),
+        Format::Bmp => Ok(Found::default()),
         Format::Qoi => find_end(reader).map(|()| Found::default()),
     }
 }
@@ -234,12 +235,59 @@ fn skip_past_ff(reader: &mut impl BufRead) -> Result<()> {
     }
 }
 
-/// Checks that the file is as long as its header says.
+/// Checks that the file is as long as its header and its chunks say. The decoder takes memory by
+/// the length that a chunk claims.
 fn measure_riff(reader: &mut (impl BufRead + Seek)) -> Result<()> {
+    let end = reader.seek(SeekFrom::End(0))?;
     reader.seek(SeekFrom::Start(4))?;
     let length = u64::from(u32::from_le_bytes(array(reader)?)) + 8;
-    if reader.seek(SeekFrom::End(0))? < length {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    let mut at = 12;
+    while at <= end && length <= end {
+        if at + 8 > length {
+            return Ok(());
+        }
+        reader.seek(SeekFrom::Start(at + 4))?;
+        let size = u64::from(u32::from_le_bytes(array(reader)?));
+        // A chunk of odd length has a byte after it, which may be missing at the end.
+        at += 8 + size;
+        if at < end {
+            at += size & 1;
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+}
+
+/// Checks that no tag of the first directory of a TIFF claims too many values. The decoder takes 32
+/// bytes for each before it reads them, and before a limit can be set. What is cut off is left to
+/// it.
+fn count_values(reader: &mut (impl BufRead + Seek)) -> Result<()> {
+    const MAX_VALUES: u64 = 1 << 20;
+    reader.seek(SeekFrom::Start(0))?;
+    let is_little = array::<2>(reader)? == *b"II";
+    let mut number = |at: u64, length: usize| {
+        reader.seek(SeekFrom::Start(at)).ok()?;
+        let mut bytes = [0; 8];
+        reader.read_exact(&mut bytes[..length]).ok()?;
+        if !is_little {
+            bytes[..length].reverse();
+        }
+        Some(u64::from_le_bytes(bytes))
+    };
+    // BigTIFF has offsets and counts of 8 bytes.
+    let is_big = number(2, 2) == Some(43);
+    let (first, counted, entry, wide) = if is_big { (8, 8, 20, 8) } else { (4, 2, 12, 4) };
+    let Some(directory) = number(first, wide) else { return Ok(()) };
+    let entries = number(directory, counted).unwrap_or_default();
+    let mut at = directory.saturating_add(counted as u64);
+    for _ in 0..entries {
+        let Some(values) = number(at.saturating_add(4), wide) else { break };
+        if values > MAX_VALUES {
+            return Err(CodecError::new(format!(
+                "one of its tags claims {values} values; expected at most {MAX_VALUES}: it is \
+                 damaged, or made to take memory"
+            )));
+        }
+        at = at.saturating_add(entry);
     }
     Ok(())
 }

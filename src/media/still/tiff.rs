@@ -13,9 +13,14 @@ use ::tiff::tags::{ExtraSamples, Tag};
 use std::collections::HashSet;
 use std::io::{Read, Seek, Write};
 
+/// Memory for the values of a tag, in bytes, before the size of the image is known.
+const TAG_MEMORY: usize = 32 << 20;
+
 /// Reads the only page.
 pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Image> {
-    let mut decoder = Decoder::new(reader)?;
+    let mut tag_limits = DecoderLimits::default();
+    tag_limits.decoding_buffer_size = TAG_MEMORY;
+    let mut decoder = Decoder::new(reader)?.with_limits(tag_limits);
     refuse_pages(&mut decoder)?;
     let (width, height) = decoder.dimensions()?;
     let (channels, bits) = pixel_kind(&mut decoder)?;

@@ -1,6 +1,7 @@
 use super::{Format, Limits, decode, decoded, encoded, refusal, smooth};
 use std::io::Cursor;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A TIFF with its directory before its pixels, so that truncation keeps the directory.
 fn tiff_with_directory_first(width: u16, height: u16) -> Vec<u8> {
@@ -23,6 +24,39 @@ fn tiff_with_directory_first(width: u16, height: u16) -> Vec<u8> {
     file.extend([0; 4]);
     file.extend((0..pixels).map(|at| (at * 7) as u8 | 1));
     file
+}
+
+/// Directories of copies that lead to one another without end, each of thousands of tags.
+#[test]
+fn reads_a_tiff_whose_directories_form_a_loop() {
+    const TAGS: u16 = 50_000;
+    let mut file = tiff_with_directory_first(41, 33);
+    let copy = file.len() as u32;
+    file[106..110].copy_from_slice(&copy.to_le_bytes());
+    file.extend(TAGS.to_le_bytes());
+    for i in 0..TAGS {
+        // NewSubfileType says that it is a reduced copy; the others are of no use.
+        let tag = if i == 0 { 254 } else { 10_000 + i };
+        file.extend([tag, 4, 1, 0, 1, 0].map(u16::to_le_bytes).concat());
+    }
+    file.extend(copy.to_le_bytes());
+    let begun = Instant::now();
+    assert_eq!(decoded(&file).unwrap().width, 41);
+    // Followed for ever, or for thousands of times, they take minutes.
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+/// Decoders take memory by these lengths before they read.
+#[test]
+fn rejects_lengths_beyond_the_file() {
+    let mut webp = encoded(&smooth(41, 33, 3, 8), Format::WebP).0;
+    webp.extend(b"EXIF\x00\x00\x59\x59");
+    let length = webp.len() as u32 - 8;
+    webp[4..8].copy_from_slice(&length.to_le_bytes());
+    assert!(decoded(&webp).is_err());
+    let mut tiff = tiff_with_directory_first(41, 33);
+    tiff[14..18].copy_from_slice(&0x0041_bd00_u32.to_le_bytes());
+    assert!(refusal(&tiff).contains("claims 4308224 values"));
 }
 
 fn cuts(len: usize) -> impl Iterator<Item = usize> {
