@@ -186,11 +186,12 @@ fn finishes_what_runs_and_refuses_the_rest_when_stopped() {
         let mut server = Server::new("-m denoise-fast --grace 120");
         let body = large();
         let streams: Vec<_> = (0..3).map(|_| server.send("POST /v1/denoise", "", &body)).collect();
+        // Two may wait before the first is taken, while the third is still being sent.
         wait_until("the queue", || {
-            server
-                .get("/metrics")
-                .text()
-                .contains("eddy_requests_waiting{model=\"denoise-fast\"} 2")
+            let metrics = server.get("/metrics");
+            let metrics = metrics.text();
+            metrics.contains("eddy_requests_waiting{model=\"denoise-fast\"} 2")
+                && metrics.contains("eddy_requests_running{model=\"denoise-fast\"} 1")
         });
         server.signal(signal);
         wait_until("the stop", || server.said().iter().any(|line| line.starts_with("stopping")));
