@@ -27,6 +27,37 @@ Description: Diffusion networks on edge boards
  are inside.
 """
 
+# What happens to services: after an upgrade they go on with the new binary, and a removal ends them. /etc/eddy is the user's.
+SCRIPTS = {
+    "postinst": """#!/bin/sh
+set -e
+if [ "$1" = configure ] && [ -d /run/systemd/system ]; then
+    systemctl daemon-reload || true
+    if [ -n "$2" ]; then
+        systemctl try-restart 'eddy@*.service' eddy-serve.service || true
+    fi
+fi
+""",
+    "prerm": """#!/bin/sh
+set -e
+if [ "$1" = remove ] && command -v systemctl >/dev/null; then
+    if [ -d /run/systemd/system ]; then
+        systemctl stop 'eddy@*.service' eddy-serve.socket eddy-serve.service || true
+    fi
+    for link in /etc/systemd/system/*.wants/eddy@*.service; do
+        [ -L "$link" ] && systemctl --no-reload disable "$(basename "$link")" || true
+    done
+    systemctl --no-reload disable eddy-serve.socket eddy-serve.service || true
+fi
+""",
+    "postrm": """#!/bin/sh
+set -e
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload || true
+fi
+""",
+}
+
 
 def renamed(name):
     before, after = next(place for place in PLACES if name.startswith(place[0]))
@@ -64,9 +95,10 @@ def main(folder, architecture, out):
         entries.append(entry(f"./{name}", 0o755 if name.startswith("usr/bin/") else 0o644, data))
     size = sum(map(len, files.values())) // 1024 + 1
     control = CONTROL.format(version=version(), architecture=architecture, size=size).encode()
+    scripts = [entry(f"./{name}", 0o755, script.encode()) for name, script in sorted(SCRIPTS.items())]
     parts = [
         ("debian-binary", b"2.0\n"),
-        ("control.tar.xz", archive([entry("./", 0o755), entry("./control", 0o644, control)], "xz")),
+        ("control.tar.xz", archive([entry("./", 0o755), entry("./control", 0o644, control), *scripts], "xz")),
         ("data.tar.xz", archive(entries, "xz")),
     ]
     package = pathlib.Path(out) / f"eddy_{version()}_{architecture}.deb"
