@@ -18,6 +18,7 @@ use crate::model::{
 };
 use crate::network::{
     Device, DeviceChoice, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
+    THREADS_PER_CORE, max_threads,
 };
 use crate::stages::{TextToImage, TextToImageOptions};
 use crate::task::Budget;
@@ -80,7 +81,7 @@ impl EddyBuilder {
         self
     }
 
-    /// Threads within an operator; by default one per physical core.
+    /// Threads within an operator, at most [`max_threads`]; by default one per physical core.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.session.threads = threads;
@@ -107,8 +108,16 @@ impl EddyBuilder {
     ///
     /// # Errors
     /// [`Error::Runtime`] when the library cannot be loaded, or another one is already loaded;
-    /// [`Error::Device`] when the chosen device does not work.
+    /// [`Error::Device`] when the chosen device does not work; [`Error::Usage`] for too many
+    /// threads.
     pub fn build(self) -> Result<Eddy> {
+        let (threads, most) = (self.session.threads, max_threads());
+        if threads > most {
+            return Err(Error::usage(format!(
+                "{threads} threads; expected at most {most}, {THREADS_PER_CORE} for each core that \
+                 there is here"
+            )));
+        }
         let runtime = Runtime::load(&self.library.unwrap_or(Library::Embedded))?;
         let mut session = self.session;
         if let Some(choice) = self.choice {

@@ -14,6 +14,15 @@ impl fmt::Display for Setting {
     }
 }
 
+/// A message of an error, in which settings have the names that a program's users know them by.
+pub fn named(text: &str, names: &[(Setting, &str)]) -> String {
+    let mut text = text.to_owned();
+    if text.contains('`') {
+        names.iter().for_each(|(setting, name)| text = text.replace(&setting.to_string(), name));
+    }
+    text
+}
+
 macro_rules! settings {
     ($($name:ident = $item:literal, $what:literal;)*) => {
         $(#[doc = $what] pub const $name: Setting = Setting($item);)*

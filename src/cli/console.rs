@@ -247,11 +247,7 @@ const FLAGS: [(Setting, &str); 22] = [
 
 /// Puts options in the place of the settings in a message.
 pub(crate) fn with_flags(text: &str) -> String {
-    let mut text = text.to_owned();
-    if text.contains('`') {
-        FLAGS.iter().for_each(|(setting, flag)| text = text.replace(&setting.to_string(), flag));
-    }
-    text
+    setting::named(text, &FLAGS)
 }
 
 /// Names options in place of the library's settings, and escapes characters that could control a

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use eddy::error::with_causes;
+use eddy::setting::{self, Setting};
 use eddy::{Error, Result};
 
 use crate::api::EddyStatus;
@@ -14,9 +15,19 @@ thread_local! {
     static LAST_ERROR: RefCell<Option<CString>> = const { RefCell::new(None) };
 }
 
+/// The members of structures by which users know the settings that messages of the library name.
+const MEMBERS: [(Setting, &str); 6] = [
+    (setting::DEVICE, "device"),
+    (setting::MAX_MEMORY, "max_memory"),
+    (setting::MODEL, "model"),
+    (setting::PIXEL_FORMAT, "the pixel format"),
+    (setting::PRECISION, "precision"),
+    (setting::RUNTIME, "runtime"),
+];
+
 /// The status of an error, whose text is kept for [`last_error`].
 fn failed(error: &Error) -> EddyStatus {
-    remember(&with_causes(error));
+    remember(&setting::named(&with_causes(error), &MEMBERS));
     match error {
         Error::Usage { .. } => EddyStatus::Usage,
         Error::Input { .. } => EddyStatus::Input,

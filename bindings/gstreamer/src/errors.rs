@@ -20,9 +20,7 @@ const PROPERTIES: [(Setting, &str); 9] = [
 /// The text of an error with all causes, which names properties, and elements in place of commands.
 pub(crate) fn text(error: &Error) -> String {
     let text = with_causes(error).replace("ffmpeg -vf bwdif", "deinterlace");
-    PROPERTIES
-        .iter()
-        .fold(text, |text, (setting, property)| text.replace(&setting.to_string(), property))
+    setting::named(&text, &PROPERTIES)
 }
 
 /// The message that ends a pipeline.
