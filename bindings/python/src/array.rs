@@ -3,11 +3,14 @@
 
 use eddy::media::still::{Format, Options, encode_bytes};
 use eddy::media::{Image, Samples};
-use numpy::{IntoPyArray, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{
+    IntoPyArray, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray,
+    PyUntypedArrayMethods,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::errors::{exception, usage};
+use crate::errors::{check_memory, exception, usage};
 
 /// How the values of an array, or of a result, are represented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,12 @@ pub(crate) fn read(array: &Bound<'_, PyAny>) -> PyResult<(Image, Form)> {
         [height, width, channels] => ([height, width, channels], true),
         _ => return Err(usage(py, format!("an array of shape {shape:?}; {EXPECTED}"))),
     };
+    if height == 0 || width == 0 || !(1..=4).contains(&channels) {
+        return Err(usage(py, format!("an array of shape {shape:?}; {EXPECTED}")));
+    }
+    // The copy, its rounded values, and the result. An array may claim elements that have no memory.
+    let bytes = shape.iter().try_fold(4 * untyped.dtype().itemsize(), |all, n| all.checked_mul(*n));
+    check_memory(py, &format!("an image of shape {shape:?}"), bytes)?;
     let (samples, dtype) = if let Ok(values) = array.cast::<PyArrayDyn<u8>>() {
         (Samples::U8(elements(values)?), Dtype::U8)
     } else if let Ok(values) = array.cast::<PyArrayDyn<u16>>() {
@@ -56,12 +65,15 @@ pub(crate) fn read(array: &Bound<'_, PyAny>) -> PyResult<(Image, Form)> {
     Ok((image, Form { dtype, has_channels }))
 }
 
-/// A copy of the elements, in order.
-fn elements<T: numpy::Element + Copy>(array: &Bound<'_, PyArrayDyn<T>>) -> PyResult<Vec<T>> {
+/// A copy of the elements, row by row whatever their order in memory.
+pub(crate) fn elements<T: numpy::Element + Copy>(
+    array: &Bound<'_, PyArrayDyn<T>>,
+) -> PyResult<Vec<T>> {
     let view = array.try_readonly()?;
-    Ok(match view.as_slice() {
-        Ok(values) => values.to_vec(),
-        Err(_) => view.as_array().iter().copied().collect(),
+    let array = view.as_array();
+    Ok(match array.as_slice() {
+        Some(values) => values.to_vec(),
+        None => array.iter().copied().collect(),
     })
 }
 

@@ -2,8 +2,22 @@
 
 use eddy::Error;
 use eddy::error::with_causes;
+use eddy::machine;
+use eddy::setting::{self, Setting};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+
+/// The arguments by which users know the settings that messages of the library name.
+const ARGUMENTS: [(Setting, &str); 8] = [
+    (setting::CLASS, "class_labels"),
+    (setting::DEVICE, "device="),
+    (setting::MAX_MEMORY, "max_memory="),
+    (setting::MODEL, "model="),
+    (setting::PIXEL_FORMAT, "pixel_format="),
+    (setting::PRECISION, "precision="),
+    (setting::RUNTIME, "runtime="),
+    (setting::SIZE, "size="),
+];
 
 /// The exception of an error: its class by the error's stage, its text with all causes.
 pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
@@ -17,7 +31,7 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
         Error::Interrupted => "Interrupted",
         _ => "Error",
     };
-    let text = with_causes(error);
+    let text = setting::named(&with_causes(error), &ARGUMENTS);
     let made = py
         .import("eddy._errors")
         .and_then(|module| module.getattr(class))
@@ -26,6 +40,22 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
         Ok(made) => PyErr::from_value(made),
         Err(_) => PyRuntimeError::new_err(text),
     }
+}
+
+/// Refuses what needs more memory than the machine has left: allocations that fail would end the
+/// interpreter, and so would the system. `bytes` is `None` for more than can be counted.
+pub(crate) fn check_memory(py: Python<'_>, what: &str, bytes: Option<usize>) -> PyResult<()> {
+    let available = machine::available_memory();
+    if bytes.is_some_and(|bytes| bytes as u64 <= available) {
+        return Ok(());
+    }
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let needed = bytes.map_or_else(
+        || "more memory than there can be".to_owned(),
+        |bytes| format!("at least {} MiB", mebibytes(bytes as u64)),
+    );
+    let left = mebibytes(available);
+    Err(usage(py, format!("{what} needs {needed}, and {left} MiB are available")))
 }
 
 /// A usage error.

@@ -7,7 +7,7 @@ use eddy::task::{Classes, GenerateRequest};
 use pyo3::prelude::*;
 
 use crate::array;
-use crate::errors::exception;
+use crate::errors::{check_memory, exception};
 use crate::run::Shared;
 use crate::session::Settings;
 
@@ -36,6 +36,11 @@ impl Generator {
         seed: u64,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        // The state, its noise and predictions, of 3 channels of f32 each.
+        let values = size
+            .map_or(Some(count), |[width, height]| count.checked_mul(width)?.checked_mul(height));
+        let bytes = values.and_then(|values| values.checked_mul(12 * size_of::<f32>()));
+        check_memory(py, &format!("{count} images of that size"), bytes)?;
         let parsed = sampler.map(|name| name.parse()).transpose();
         let sampler = parsed.map_err(|error: Error| exception(py, &error))?;
         let seeds = (0..count as u64).map(|i| seed.wrapping_add(i)).collect();

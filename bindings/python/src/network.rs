@@ -3,10 +3,10 @@
 use eddy::Error;
 use eddy::ndarray::Ix4;
 use eddy::pipelines::SamplePipeline;
-use numpy::{IntoPyArray, PyArray4, PyReadonlyArrayDyn};
+use numpy::{IntoPyArray, PyArray4, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use crate::errors::{exception, usage};
+use crate::errors::{check_memory, exception, usage};
 use crate::run::Shared;
 use crate::session::Settings;
 
@@ -34,8 +34,11 @@ impl Network {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyArray4<f32>>> {
         let sampler = sampler.parse().map_err(|error: Error| exception(py, &error))?;
-        let noise = noise.as_array().to_owned();
         let shape = noise.shape().to_vec();
+        // The noise, the state, the network's input and output, and what samplers remember.
+        let bytes = shape.iter().try_fold(8 * size_of::<f32>(), |all, n| all.checked_mul(*n));
+        check_memory(py, &format!("noise of shape {shape:?}"), bytes)?;
+        let noise = noise.as_array().to_owned();
         let noise = noise.into_dimensionality::<Ix4>().map_err(|_| {
             let expected = "expected [batch, channels, height, width]";
             usage(py, format!("noise of shape {shape:?}; {expected}"))

@@ -7,10 +7,11 @@ use std::sync::PoisonError;
 use eddy::media::still::Limits;
 use eddy::media::stream::{CameraRequest, FormatOverrides, Rate, VideoFormat, open};
 use eddy::pipelines::{FrameDenoiser, FrameStream};
-use numpy::{IntoPyArray, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{IntoPyArray, PyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use crate::errors::{exception, usage};
+use crate::array::elements;
+use crate::errors::{check_memory, exception, usage};
 use crate::session::Settings;
 
 /// See `__init__.pyi`.
@@ -45,6 +46,9 @@ impl Stream {
             return Err(usage(py, problem));
         }
         let format = VideoFormat::new(width, height, Rate::of(fps), pixel_format);
+        // A frame, its planes in floating point, and what is known of those before.
+        let bytes = format.bytes().checked_mul(16);
+        check_memory(py, &format!("a stream of {width}x{height}"), bytes)?;
         let denoiser =
             settings.open(py, |eddy| eddy.denoiser(&model)?.frame_by_frame(format.clone()))?;
         Ok(Self { format, denoiser: Mutex::new(Some(denoiser)) })
@@ -60,23 +64,16 @@ impl Stream {
     fn run<'py>(&self, frame: &Bound<'py, PyArrayDyn<u8>>) -> PyResult<Bound<'py, PyAny>> {
         let py = frame.py();
         let shape = frame.shape().to_vec();
-        let bytes = {
-            let view = frame.try_readonly()?;
-            let array = view.as_array();
-            match array.as_slice() {
-                Some(bytes) => bytes.to_vec(),
-                None => array.iter().copied().collect(),
-            }
-        };
-        if bytes.len() != self.format.bytes() {
+        if frame.len() != self.format.bytes() {
             let VideoFormat { width, height, format, .. } = &self.format;
             let problem = format!(
                 "a frame of shape {shape:?} has {} bytes; {width}x{height} {format} has {}",
-                bytes.len(),
+                frame.len(),
                 self.format.bytes()
             );
             return Err(usage(py, problem));
         }
+        let bytes = elements(frame)?;
         let denoised = py.detach(|| {
             let mut denoiser = self.denoiser.lock().unwrap_or_else(PoisonError::into_inner);
             let closed = || eddy::Error::usage("the stream is closed; make another one");

@@ -63,6 +63,11 @@ def test_views_and_other_arrays_are_read_as_they_look():
     _, noisy = scene(64, 96)
     mirrored = noisy[::-1, ::-1]
     assert np.array_equal(eddy.denoise(mirrored, sigma=20), eddy.denoise(mirrored.copy(), sigma=20))
+    # Columns after each other in memory.
+    for other in (noisy[..., 0].T, np.asfortranarray(noisy), np.asfortranarray(noisy / 255)):
+        ordered = np.ascontiguousarray(other)
+        assert np.array_equal(eddy.denoise(other, sigma=20), eddy.denoise(ordered, sigma=20))
+        assert np.array_equal(eddy.upscale(other), eddy.upscale(ordered))
 
     class Other:
         __array_interface__ = noisy.__array_interface__
@@ -257,6 +262,23 @@ def test_wrong_arrays_are_refused(array, message):
 
 
 def test_wrong_settings_are_refused():
+    _, noisy = scene(16, 16)
+    for given, message in [
+        ({"sigma": (1, 2, 3)}, "two for luma and chroma"),
+        ({"seed": -1}, "seed -1; expected 0"),
+        ({"steps": 1.5}, "whole number"),
+    ]:
+        with pytest.raises(eddy.UsageError, match=message):
+            eddy.denoise(noisy, **given)
+    assert eddy.denoise(noisy, sigma="auto").shape == noisy.shape
+    with pytest.raises(eddy.UsageError, match="threads"):
+        eddy.Denoiser(threads=100_000)
+    with pytest.raises(TypeError, match="'thread'"):
+        eddy.Denoiser(thread=2)
+    with pytest.raises(eddy.UsageError, match="float32; expected uint8"):
+        eddy.Stream(16, 16)(np.zeros((16, 16, 3), np.float32))
+    with pytest.raises(eddy.Error, match="max_memory="):
+        eddy.Denoiser("denoise-fast", max_memory=1000)(noisy, sigma=20)
     for settings, kind in [
         ({"model": "nothing"}, eddy.ModelError),
         ({"model": "upscale-x2"}, eddy.Error),
@@ -268,6 +290,46 @@ def test_wrong_settings_are_refused():
             eddy.Denoiser(**settings)
     with pytest.raises(eddy.UsageError):
         eddy.denoise(np.zeros((8, 8), np.uint8), strength=2)
+
+
+def test_arrays_that_claim_more_than_there_is_are_refused():
+    huge = np.broadcast_to(np.uint8(3), (2**30, 2**31, 2))
+    small = np.zeros((8, 8), np.uint8)
+    noise = np.broadcast_to(np.float32(0), (2**30, 1, 2**14, 2**10))
+    for run in (
+        lambda: eddy.denoise(huge),
+        lambda: eddy.denoise(np.broadcast_to(np.float64(0), (2**29, 2**30))),
+        lambda: eddy.inpaint(small, huge[..., 0]),
+        lambda: eddy.Stream(16, 16)(huge),
+        lambda: eddy.Stream(65_535, 65_535),
+        lambda: eddy.Network("digits-ddpm").sample(noise),
+        lambda: eddy.generate(size=(65_535, 65_535)),
+        lambda: eddy.generate(count=2**40),
+        lambda: eddy.generate(steps=2**62),
+        lambda: eddy.inpaint(small, small, feather=2**62),
+    ):
+        with pytest.raises(eddy.UsageError):
+            run()
+
+
+def test_reductions_are_numbers():
+    result = eddy.denoise(np.full((8, 8), 7, np.uint8))
+    assert round(result.mean()) == 7 and result.max() == 7 and not isinstance(result.sum(), eddy.Image)
+    assert isinstance(result + 1, eddy.Image) and isinstance(result[:4], eddy.Image)
+
+
+def test_a_call_within_its_own_progress_is_refused():
+    _, noisy = scene(32, 32)
+    denoiser = eddy.Denoiser("denoise-fast")
+    refused = []
+
+    def again(done, total):
+        with pytest.raises(eddy.UsageError, match="within its own progress"):
+            denoiser(noisy)
+        refused.append(done)
+
+    result = denoiser(noisy, sigma=20, progress=again)
+    assert refused and np.array_equal(result, denoiser(noisy, sigma=20))
 
 
 def test_two_threads_at_once_and_one_kept_denoiser():

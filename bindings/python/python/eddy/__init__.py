@@ -7,6 +7,7 @@
 Nothing is printed, and no network is reached: ONNX Runtime and the models are in the package.
 """
 
+import operator
 import threading
 
 import numpy as np
@@ -62,6 +63,12 @@ class Image(np.ndarray):
     def __array_finalize__(self, other):
         self.info = dict(getattr(other, "info", {}))
 
+    def __array_wrap__(self, array, context=None, return_scalar=False):
+        # What numpy reduces to one value is a number.
+        if return_scalar or array.ndim == 0:
+            return array[()]
+        return super().__array_wrap__(array, context)
+
     def _repr_png_(self):
         is_image = self.ndim == 2 or (self.ndim == 3 and 1 <= self.shape[2] <= 4)
         if not is_image or self.size == 0 or self.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
@@ -88,18 +95,68 @@ def _mask(values):
     return mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
 
 
-def _settings(device=None, threads=None, max_memory=None, precision=None, runtime=None):
-    return {
-        "device": device,
-        "threads": threads,
-        "max_memory": max_memory,
-        "precision": precision,
-        "runtime": None if runtime is None else str(runtime),
-    }
+def _whole(name, value, low, high):
+    """A whole number within a range; None is left."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} {value!r}; expected a whole number from {low} to {high}") from None
+    if not low <= number <= high:
+        raise UsageError(f"{name} {number}; expected {low} to {high}")
+    return number
+
+
+def _steps(steps):
+    return _whole("steps", steps, 1, 1000)
+
+
+def _seed(seed):
+    return _whole("seed", seed, 0, 2**64 - 1)
+
+
+def _size(size):
+    """A width and a height."""
+    if size is None:
+        return None
+    try:
+        width, height = size
+    except (TypeError, ValueError):
+        raise UsageError(f"size {size!r}; expected a width and a height") from None
+    return [_whole("a side of the size", side, 1, 65_535) for side in (width, height)]
+
+
+def _sigma(sigma):
+    """A noise level: None for an estimate, one number, or two for luma and chroma."""
+    if sigma is None or (isinstance(sigma, str) and sigma == "auto"):
+        return None
+    try:
+        values = [float(value) for value in np.atleast_1d(sigma)]
+    except (TypeError, ValueError):
+        values = []
+    if len(values) not in (1, 2):
+        raise UsageError(f"sigma {sigma!r}; expected one number in 8-bit units, two for luma and chroma, or 'auto'")
+    return values[0] if len(values) == 1 else values
+
+
+_SETTINGS = ("device", "threads", "max_memory", "precision", "runtime")
+
+
+def _settings(**given):
+    unknown = [name for name in given if name not in _SETTINGS]
+    if unknown:
+        raise TypeError(f"there is no setting {unknown[0]!r}; the settings are {', '.join(_SETTINGS)}")
+    settings = {name: given.get(name) for name in _SETTINGS}
+    settings["threads"] = _whole("threads", settings["threads"], 0, 1 << 20)
+    settings["max_memory"] = _whole("max_memory", settings["max_memory"], 0, 2**64 - 1)
+    for name in ("device", "precision", "runtime"):
+        settings[name] = _name(settings[name])
+    return settings
 
 
 def _sampling(steps=None, eta=0.0, seed=0, strength=1.0):
-    return {"steps": steps, "eta": eta, "seed": seed, "strength": strength}
+    return {"steps": _steps(steps), "eta": eta, "seed": _seed(seed), "strength": strength}
 
 
 def _name(model):
@@ -114,11 +171,12 @@ class Denoiser:
 
     def __call__(self, image, *, sigma=None, steps=None, eta=0.0, seed=0, strength=1.0, progress=None):
         sampling = _sampling(steps, eta, seed, strength)
-        return _image(*self._native.run(_array(image), sigma, sampling, progress))
+        return _image(*self._native.run(_array(image), _sigma(sigma), sampling, progress))
 
     def file(self, source, output, *, format=None, jpeg_quality=None, sigma=None, progress=None, **sampling):
         sampling = _sampling(**sampling)
-        return self._native.file(source, output, format, jpeg_quality, sigma, sampling, progress)
+        quality = _whole("jpeg_quality", jpeg_quality, 1, 100)
+        return self._native.file(source, output, format, quality, _sigma(sigma), sampling, progress)
 
 
 class Upscaler:
@@ -129,7 +187,7 @@ class Upscaler:
         self.scale = self._native.scale
 
     def __call__(self, image, *, steps=None, eta=0.0, seed=0, progress=None):
-        return _image(self._native.run(_array(image), steps, eta, seed, progress))
+        return _image(self._native.run(_array(image), _steps(steps), eta, _seed(seed), progress))
 
 
 class Inpainter:
@@ -139,7 +197,10 @@ class Inpainter:
         self._native = _eddy.Inpainter(_name(model), _settings(**settings))
 
     def __call__(self, image, mask, *, steps=None, samples=4, seed=0, grow=0, feather=0, progress=None):
-        return _image(self._native.run(_array(image), _mask(mask), steps, samples, seed, grow, feather, progress))
+        samples = _whole("samples", samples, 1, 1000)
+        grow, feather = _whole("grow", grow, 0, 65_535), _whole("feather", feather, 0, 65_535)
+        arrays = (_array(image), _mask(mask))
+        return _image(self._native.run(*arrays, _steps(steps), samples, _seed(seed), grow, feather, progress))
 
 
 class Generator:
@@ -161,9 +222,11 @@ class Generator:
         seed=0,
         progress=None,
     ):
-        labels = [] if class_labels is None else [int(label) for label in np.atleast_1d(class_labels)]
-        run = self._native.run
-        images = run(count, size, labels, guidance_scale, sampler, steps, eta, seed, progress)
+        labels = [] if class_labels is None else np.atleast_1d(class_labels)
+        labels = [_whole("class label", label, 0, 2**31) for label in labels]
+        count = _whole("count", count, 1, 10_000)
+        sampling = (guidance_scale, sampler, _steps(steps), eta, _seed(seed))
+        images = self._native.run(count, _size(size), labels, *sampling, progress)
         return [_image(image) for image in images]
 
 
@@ -177,7 +240,8 @@ class Network:
         self, noise, *, sampler="ddim", steps=50, eta=None, class_label=None, seed=0, progress=None
     ):
         noise = _array(noise).astype(np.float32, copy=False)
-        return self._native.run(noise, sampler, steps, eta, class_label, seed, progress)
+        label = _whole("class_label", class_label, 0, 2**31)
+        return self._native.run(noise, sampler, _steps(steps), eta, label, _seed(seed), progress)
 
 
 class TextToImage:
@@ -213,23 +277,23 @@ class TextToImage:
         wanted = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
-            "class_label": class_label,
-            "size": size,
-            "steps": steps,
+            "class_label": _whole("class_label", class_label, 0, 2**31),
+            "size": _size(size),
+            "steps": _steps(steps),
             "sampler": sampler,
             "eta": eta,
             "guidance_scale": guidance_scale,
             "guidance_rescale": guidance_rescale,
             "guidance_interval": guidance_interval,
             "image_guidance_scale": image_guidance_scale,
-            "clip_skip": clip_skip,
+            "clip_skip": _whole("clip_skip", clip_skip, 0, 1000),
             "strength": strength,
-            "noise_level": noise_level,
+            "noise_level": _whole("noise_level", noise_level, 0, 1 << 20),
             "control_scale": control_scale,
         }
         optional = lambda read, values: None if values is None else read(values)
         arrays = [optional(_array, image), optional(_mask, mask), optional(_array, control)]
-        made, figures = self._native.run(wanted, arrays, seed, progress)
+        made, figures = self._native.run(wanted, arrays, _seed(seed), progress)
         names = ("sampler", "steps", "guidance_scale", "evaluations")
         return _image(made, {"seed": seed, **dict(zip(names, figures))})
 
@@ -253,12 +317,15 @@ class Stream(_Closing):
     def __init__(self, width, height, *, pixel_format="rgb24", fps=30, model=None, **settings):
         if model is None:
             model = "camera" if pixel_format.startswith(("yuv", "nv", "gray")) else "denoise-fast"
-        size = [int(width), int(height)]
-        self._native = _eddy.Stream(_name(model), size, pixel_format, int(fps), _settings(**settings))
+        size, fps = _size((width, height)), _whole("fps", fps, 1, 1 << 20)
+        self._native = _eddy.Stream(_name(model), size, pixel_format, fps, _settings(**settings))
         self.frame_bytes = self._native.frame_bytes
 
     def __call__(self, frame):
-        return self._native.run(_array(frame))
+        frame = _array(frame)
+        if frame.dtype != np.uint8:
+            raise UsageError(f"a frame of {frame.dtype}; expected uint8, the bytes of the stream's pixel format")
+        return self._native.run(frame)
 
 
 class _Frames(_Closing):
@@ -288,28 +355,56 @@ def _shared(kind, model):
         return _kept[key]
 
 
-def denoise(image, *, model=None, **options):
-    """Removes noise from an image; see `Denoiser`."""
-    return _shared(Denoiser, model)(image, **options)
+def denoise(image, *, model=None, sigma=None, steps=None, eta=0.0, seed=0, strength=1.0, progress=None):
+    """Removes noise from an image, `[H, W]` or `[H, W, C]`, uint8, uint16, or floating point from 0 to 1.
+
+    The arguments are those of a call of `Denoiser`, which is kept for later calls.
+    """
+    run = _shared(Denoiser, model)
+    return run(image, sigma=sigma, steps=steps, eta=eta, seed=seed, strength=strength, progress=progress)
 
 
-def upscale(image, scale=2, *, model=None, **options):
-    """Enlarges an image; see `Upscaler`."""
+def upscale(image, scale=2, *, model=None, steps=None, eta=0.0, seed=0, progress=None):
+    """Enlarges an image by 2 or 4, or by the factor of `model`.
+
+    The arguments are those of a call of `Upscaler`, which is kept for later calls.
+    """
     if model is None:
         if scale not in (2, 4):
-            raise UsageError(f"scale {scale}; there are models for 2 and 4, or name one by model=")
+            raise UsageError(f"scale {scale!r}; there are models for 2 and 4, or name one by model=")
         model = f"upscale-x{scale}"
-    return _shared(Upscaler, model)(image, **options)
+    return _shared(Upscaler, model)(image, steps=steps, eta=eta, seed=seed, progress=progress)
 
 
-def inpaint(image, mask, *, model="prior", **options):
-    """Fills masked areas of an image; see `Inpainter`."""
-    return _shared(Inpainter, model)(image, mask, **options)
+def inpaint(image, mask, *, model="prior", steps=None, samples=4, seed=0, grow=0, feather=0, progress=None):
+    """Fills the areas of an image where `mask` is true or white.
+
+    The arguments are those of a call of `Inpainter`, which is kept for later calls.
+    """
+    run, more = _shared(Inpainter, model), {"grow": grow, "feather": feather, "progress": progress}
+    return run(image, mask, steps=steps, samples=samples, seed=seed, **more)
 
 
-def generate(model="prior", **options):
-    """Generates images from noise; see `Generator`."""
-    return _shared(Generator, model)(**options)
+def generate(
+    model="prior",
+    *,
+    count=1,
+    size=None,
+    class_labels=None,
+    guidance_scale=None,
+    sampler=None,
+    steps=None,
+    eta=None,
+    seed=0,
+    progress=None,
+):
+    """Generates a list of images from noise.
+
+    The arguments are those of a call of `Generator`, which is kept for later calls.
+    """
+    sampling = {"sampler": sampler, "steps": steps, "eta": eta, "seed": seed, "progress": progress}
+    run = _shared(Generator, model)
+    return run(count=count, size=size, class_labels=class_labels, guidance_scale=guidance_scale, **sampling)
 
 
 def frames(source, *, model=None, **settings):

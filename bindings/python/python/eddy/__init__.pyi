@@ -12,6 +12,8 @@ models: List[str]
 Progress = Callable[[int, int], Any]
 """Called with the evaluations done and their total. An exception stops the run, and so does ``False``."""
 Sampler = str
+Sigma = Union[float, Tuple[float, float], Literal["auto"], None]
+"""The standard deviation of noise in 8-bit units; a pair is for luma and chroma; estimated by None and ``"auto"``."""
 Model = Union[str, "PathLike[str]"]
 """A model of `models`, the folder of a model package, or where it says so an ``.onnx`` file or a folder in the
 layout of diffusers."""
@@ -56,7 +58,7 @@ class Denoiser:
         self,
         image: ArrayLike,
         *,
-        sigma: Union[float, Tuple[float, float], None] = None,
+        sigma: Sigma = None,
         steps: Optional[int] = None,
         eta: float = 0.0,
         seed: int = 0,
@@ -77,7 +79,7 @@ class Denoiser:
         *,
         format: Optional[str] = None,
         jpeg_quality: Optional[int] = None,
-        sigma: Union[float, Tuple[float, float], None] = None,
+        sigma: Sigma = None,
         steps: Optional[int] = None,
         eta: float = 0.0,
         seed: int = 0,
@@ -235,17 +237,59 @@ class _Frames(Iterator[Image]):
     def __enter__(self) -> "_Frames": ...
     def __exit__(self, *_: Any) -> None: ...
 
-def denoise(image: ArrayLike, *, model: Optional[Model] = None, **options: Any) -> Image:
-    """Removes noise from an image. The options are those of a call of `Denoiser`, which is kept for later calls."""
+def denoise(
+    image: ArrayLike,
+    *,
+    model: Optional[Model] = None,
+    sigma: Sigma = None,
+    steps: Optional[int] = None,
+    eta: float = 0.0,
+    seed: int = 0,
+    strength: float = 1.0,
+    progress: Optional[Progress] = None,
+) -> Image:
+    """Removes noise from an image. The arguments are those of a call of `Denoiser`, which is kept for later calls."""
 
-def upscale(image: ArrayLike, scale: int = 2, *, model: Optional[Model] = None, **options: Any) -> Image:
-    """Enlarges an image by 2 or 4, or by the factor of ``model``. The options are those of a call of `Upscaler`."""
+def upscale(
+    image: ArrayLike,
+    scale: int = 2,
+    *,
+    model: Optional[Model] = None,
+    steps: Optional[int] = None,
+    eta: float = 0.0,
+    seed: int = 0,
+    progress: Optional[Progress] = None,
+) -> Image:
+    """Enlarges an image by 2 or 4, or by the factor of ``model``. The arguments are those of a call of `Upscaler`."""
 
-def inpaint(image: ArrayLike, mask: ArrayLike, *, model: Model = "prior", **options: Any) -> Image:
-    """Fills masked areas of an image. The options are those of a call of `Inpainter`."""
+def inpaint(
+    image: ArrayLike,
+    mask: ArrayLike,
+    *,
+    model: Model = "prior",
+    steps: Optional[int] = None,
+    samples: int = 4,
+    seed: int = 0,
+    grow: int = 0,
+    feather: int = 0,
+    progress: Optional[Progress] = None,
+) -> Image:
+    """Fills masked areas of an image. The arguments are those of a call of `Inpainter`."""
 
-def generate(model: Model = "prior", **options: Any) -> List[Image]:
-    """Generates images from noise. The options are those of a call of `Generator`."""
+def generate(
+    model: Model = "prior",
+    *,
+    count: int = 1,
+    size: Optional[Tuple[int, int]] = None,
+    class_labels: Union[int, Sequence[int], None] = None,
+    guidance_scale: Optional[float] = None,
+    sampler: Optional[Sampler] = None,
+    steps: Optional[int] = None,
+    eta: Optional[float] = None,
+    seed: int = 0,
+    progress: Optional[Progress] = None,
+) -> List[Image]:
+    """Generates images from noise. The arguments are those of a call of `Generator`."""
 
 def frames(source: Model, *, model: Optional[Model] = None, **settings: Any) -> _Frames:
     """The denoised frames of a camera (``/dev/video0``), a file or a URL (with ffmpeg installed), as uint8
