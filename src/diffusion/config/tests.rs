@@ -178,3 +178,19 @@ fn infinities_within_strings_are_unchanged() {
         problem(r#"{"note": "to \"Infinity\" and NaN"}"#).contains(r#"to \"Infinity\" and NaN"#)
     );
 }
+
+#[test]
+fn a_short_schedule_has_no_plan_of_its_distilled_timesteps() {
+    for (keys, is_possible) in [
+        (r#""num_train_timesteps": 10"#, false),
+        (r#""num_train_timesteps": 10, "original_inference_steps": 5"#, true),
+    ] {
+        let schedule = Schedule::Discrete(Box::new(read(&format!("{{{keys}}}"))));
+        for sampler in ["lcm", "tcd"] {
+            let found = plan(&schedule, sampler.parse().unwrap(), 1, None);
+            let problem = found.map(drop).map_err(|error| error.to_string());
+            assert_eq!(problem.is_ok(), is_possible, "{sampler}: {problem:?}");
+            assert!(problem.err().is_none_or(|it| it.contains("original_inference_steps")));
+        }
+    }
+}

@@ -468,6 +468,13 @@ fn consistency(
              (original_inference_steps); take at most as many"
         )));
     }
+    if distilled > schedule.train_steps {
+        return Err(schedule.error(format!(
+            "its original_inference_steps are {distilled}, of {} timesteps of training \
+             (num_train_timesteps); expected at most as many",
+            schedule.train_steps
+        )));
+    }
     let timesteps = consistency_timesteps(schedule.train_steps, distilled, used, steps);
     let transitions = timesteps.iter().enumerate().map(|(i, &t)| {
         let next = timesteps.get(i + 1).copied();
