@@ -72,6 +72,17 @@ fn image_files_equal_those_of_the_commands() {
 }
 
 #[test]
+fn the_seconds_include_the_assessment_of_the_noise() {
+    let server = Server::new("-m denoise-fast");
+    // Without noise, the network does not run.
+    let image = Image::new(2048, 2048, 3, Samples::U8(vec![128; 3 * 2048 * 2048])).unwrap();
+    let answer = server.ask("POST /v1/denoise", "", &encoded(&image, "png"));
+    assert_eq!(header(&answer, "Eddy-Noise"), Some("clean"), "{}", answer.head);
+    let seconds: f64 = header(&answer, "Eddy-Seconds").unwrap().parse().unwrap();
+    assert!(seconds > 1e-3, "{seconds} s for 4 million pixels");
+}
+
+#[test]
 fn formats_follow_the_accept_header() {
     let server = Server::new("-m denoise-fast");
     let png = encoded(&noisy(24, 16, 3, 8), "png");
