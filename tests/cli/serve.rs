@@ -265,6 +265,10 @@ fn refuses_models_that_it_cannot_serve() {
     run("-m denoise-fast -m denoise-fast").fails(2).says("two models are called denoise-fast");
     run("-l 0.0.0.0:0").fails(2).says("needs a token");
     run("-l 127.0.0.1:0 --token short").fails(2).says("8 or more");
+    for endless in ["/dev/zero", "/dev/full"] {
+        run(&format!("--token-file {endless}")).fails(3).says("more than 4096 bytes");
+    }
+    run("--token-file /proc").fails(3).says("the token cannot be read");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     run(&format!("-l {}", taken.local_addr().unwrap())).fails(2).says("cannot listen at");
 }
