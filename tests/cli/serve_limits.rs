@@ -195,7 +195,7 @@ fn finishes_what_runs_and_refuses_the_rest_when_stopped() {
         server.signal(signal);
         wait_until("the stop", || server.said().iter().any(|line| line.starts_with("stopping")));
         server.refuses("POST /v1/denoise", "", &body, 503, "shutting down");
-        server.refuses("GET /v2/health/ready", "", b"", 503, "shutting down");
+        server.refuses("GET /v2/health/ready", "", b"", 503, "the server is shutting down;");
         assert_eq!(server.get("/v2/health/live").code, 200);
         for stream in streams {
             let answer = answer(stream);
