@@ -253,6 +253,20 @@ fn takes_the_sockets_of_systemd() {
     let server = Server::of(command, Place::new());
     assert_eq!(server.address, address);
     assert_eq!(server.get("/v2/health/ready").code, 200);
+    // A socket that is connected, and more than anybody passes.
+    let (connected, _other) = UnixStream::pair().unwrap();
+    for (script, words) in [
+        (script, "it does not listen"),
+        (
+            "LISTEN_PID=$$ LISTEN_FDS=999999999 exec \"$0\" serve -m denoise-fast 3<&0 </dev/null",
+            "at most 1024",
+        ),
+    ] {
+        let stdin = Stdio::from(OwnedFd::from(connected.try_clone().unwrap()));
+        let output = Command::new("sh").args(["-c", script, BINARY]).stdin(stdin).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(words), "{said}");
+    }
     let run = eddy("serve -l systemd -m denoise-fast");
     run.fails(2).says("passed no sockets");
 }
