@@ -139,8 +139,8 @@ fn variable(name: &str) -> Option<String> {
 fn passed(variable: impl Fn(&str) -> Option<String>) -> i64 {
     let is_for_other = variable("LISTEN_PID")
         .filter(|pid| !pid.is_empty())
-        .is_some_and(|pid| pid.parse() != Ok(std::process::id()));
-    let count = variable("LISTEN_FDS").and_then(|count| count.parse().ok());
+        .is_some_and(|pid| pid.parse::<u32>() != Ok(std::process::id()));
+    let count = variable("LISTEN_FDS").and_then(|count| count.parse::<i64>().ok());
     count.filter(|_| !is_for_other).unwrap_or(0)
 }
 

@@ -136,9 +136,18 @@ fn shape(tensor: &Tensor, limits: &Limits) -> Outcome<Shape> {
 /// The largest value of 16 bits.
 const MOST: f32 = u16::MAX as f32;
 
-/// A value from 0 to 1, in 16 bits. What is beyond is clipped.
-fn quantized(value: f32) -> u16 {
-    (value * MOST).round() as u16
+/// A value from 0 to 1, in 16 bits. A slight overshoot is clipped; 0 to 255 is a mistake.
+fn quantized(value: f32) -> Outcome<u16> {
+    if !value.is_finite() {
+        return Err(Problem::invalid(NOT_FINITE));
+    }
+    if !(-0.5..=1.5).contains(&value) {
+        let text = format!(
+            "a value of the image is {value}; FP32 is from 0 to 1: divide by 255, or send UINT8"
+        );
+        return Err(Problem::invalid(text));
+    }
+    Ok((value * MOST).round() as u16)
 }
 
 const NOT_FINITE: &str = "a value of the image is NaN or infinite; expected numbers from 0 to 1";
@@ -151,14 +160,8 @@ fn from_bytes(bytes: &[u8], element: Element) -> Outcome<Samples> {
             Samples::U16(bytes.chunks_exact(2).map(value).collect())
         }
         Element::F32 => {
-            let value = |four: &[u8]| {
-                let value = four.try_into().map_or(f32::NAN, f32::from_le_bytes);
-                if value.is_finite() {
-                    Ok(quantized(value))
-                } else {
-                    Err(Problem::invalid(NOT_FINITE))
-                }
-            };
+            let value =
+                |four: &[u8]| quantized(four.try_into().map_or(f32::NAN, f32::from_le_bytes));
             Samples::U16(bytes.chunks_exact(4).map(value).collect::<Outcome<_>>()?)
         }
     })
@@ -168,10 +171,10 @@ fn from_numbers(numbers: &[f32], element: Element) -> Outcome<Samples> {
     let most = match element {
         Element::U8 => f32::from(u8::MAX),
         Element::U16 => MOST,
-        Element::F32 if numbers.iter().all(|value| value.is_finite()) => {
-            return Ok(Samples::U16(numbers.iter().copied().map(quantized).collect()));
+        Element::F32 => {
+            let values = numbers.iter().copied().map(quantized).collect::<Outcome<_>>();
+            return values.map(Samples::U16);
         }
-        Element::F32 => return Err(Problem::invalid(NOT_FINITE)),
     };
     if let Some(value) =
         numbers.iter().find(|value| value.fract() != 0.0 || !(0.0..=most).contains(*value))
@@ -245,7 +248,7 @@ mod tests {
             assert_eq!(images.images[0].samples, Samples::U8(vec![1, 2, 3, 4, 5, 6]));
             assert_eq!(to_text(&images.images, Element::U8), "1,2,3,4,5,6");
         }
-        let floats = r#"{"name":"image","shape":[1,1,2,1],"datatype":"FP32","data":[-1,0.5]}"#;
+        let floats = r#"{"name":"image","shape":[1,1,2,1],"datatype":"FP32","data":[-0.25,0.5]}"#;
         let images = parse(floats).unwrap();
         assert_eq!(
             (images.has_batch, &images.images[0].samples),
@@ -274,6 +277,8 @@ mod tests {
             (tensor("[1,1,1]", "UINT8", r#"["a",1]"#), "both numbers and texts"),
             (tensor("[1,1,1]", "UINT8", "[{}]"), "numbers or texts"),
             (tensor("[1,1,1]", "FP32", "[1e300]"), "NaN or infinite"),
+            (tensor("[1,1,1]", "FP32", "[255]"), "divide by 255"),
+            (tensor("[1,1,1]", "FP32", "[-1]"), "FP32 is from 0 to 1"),
             (tensor("[1,1,1]", "UINT8", &"[".repeat(1000)), "recursion"),
         ] {
             let problem = parse(&text).unwrap_err();
