@@ -97,8 +97,7 @@ impl RequestHandler {
             Route::Index => {
                 let (body, _hold) =
                     receive(body, openai::MAX_BODY, &shared.memory, || false).await?;
-                let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-                Ok(json_answer(&kserve::index(&shared.models, request["ready"] == true)))
+                Ok(json_answer(&kserve::index(&shared.models, &body)))
             }
             Route::Model(name) => Ok(json_answer(&kserve::model(self.model(&name)?.1))),
             Route::ModelReady(name) => self.ready(self.model(&name)?.1.is_ready()),
