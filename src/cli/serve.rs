@@ -1,6 +1,7 @@
 //! `eddy serve`.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -64,7 +65,7 @@ struct ServerOptions {
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     token: Option<String>,
 
-    /// A file with the token
+    /// A file with the token, or a pipe
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
@@ -218,18 +219,31 @@ fn stem(path: &Path) -> Option<String> {
     Some(path.file_stem()?.to_string_lossy().into_owned())
 }
 
+/// The largest file of a token, in bytes.
+const MAX_TOKEN_FILE: u64 = 4096;
+
+/// The text in the file of a token, which may be a pipe.
+fn read_token(path: &Path) -> eddy::Result<String> {
+    let mut bytes = Vec::new();
+    // Of devices and pipes without end, no more is read than what shows that they are too long.
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE + 1).read_to_end(&mut bytes));
+    read.map_err(|cause| eddy::Error::input_from(path, "the token cannot be read", cause))?;
+    if bytes.len() as u64 > MAX_TOKEN_FILE {
+        let problem = format!("more than {MAX_TOKEN_FILE} bytes; expected the token and no more");
+        return Err(eddy::Error::input(path, problem));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|cause| eddy::Error::input_from(path, "the token is no text", cause))?;
+    Ok(text.trim().to_owned())
+}
+
 impl ServerOptions {
     /// The token of an option, a file, or the environment.
     fn token(&self) -> eddy::Result<Option<Token>> {
         let text = match (&self.token, &self.token_file) {
             (Some(token), _) => Some(token.clone()),
-            (None, Some(path)) => {
-                let read = std::fs::read_to_string(path);
-                let text = read.map_err(|cause| {
-                    eddy::Error::input_from(path, "the token cannot be read", cause)
-                })?;
-                Some(text.trim().to_owned())
-            }
+            (None, Some(path)) => Some(read_token(path)?),
             (None, None) => std::env::var("EDDY_TOKEN").ok(),
         };
         text.map(Token::chosen).transpose()

@@ -24,7 +24,10 @@ impl Token {
         if text.len() >= 8 && is_plain {
             return Ok(Self { text, is_random: false });
         }
-        Err(Error::usage("a token has to be 8 or more of the letters a to z, digits, -, _ and ."))
+        Err(Error::usage(
+            "a token has to be 8 or more of the letters A to Z and a to z, the digits, -, _ and .; \
+             `openssl rand -hex 16` makes one",
+        ))
     }
 
     /// A random token.
@@ -56,6 +59,9 @@ mod tests {
     fn compares_and_checks_tokens() {
         let token = Token::chosen("correct-horse".into()).unwrap();
         assert!(token.is("correct-horse"));
+        assert!(Token::chosen("Correct_Horse.7".into()).is_ok());
+        let problem = Token::chosen("with+plus".into()).unwrap_err().to_string();
+        assert!(problem.contains("A to Z and a to z"), "{problem}");
         assert!(!token.is("correct-hors") && !token.is("correct-horsf") && !token.is(""));
         assert!(
             Token::chosen("short".into()).is_err() && Token::chosen("with a space".into()).is_err()

@@ -43,13 +43,13 @@ impl FileWork {
         let failed = |error: Error| Problem::of(&error, context.wording);
         // An image is not decoded for settings that the model does not take.
         engine.check(&self.settings).map_err(failed)?;
-        let Decoded { image, format, assessment } = match self.decoded.take() {
+        let Decoded { image, format, assessment, assessed_in } = match self.decoded.take() {
             Some(decoded) => decoded,
             None => self.decode(engine, context)?,
         };
         let is_of_camera = assessment.is_some_and(|noise| noise.kind == NoiseKind::Camera);
         if let Some(other) = self.for_camera_noise.take_if(|_| is_of_camera) {
-            self.decoded = Some(Decoded { image, format, assessment });
+            self.decoded = Some(Decoded { image, format, assessment, assessed_in });
             return Ok(Step::Forward(other, Work::File(self)));
         }
         let written = match self.settings.format {
@@ -62,7 +62,8 @@ impl FileWork {
         let begun = Instant::now();
         let (image, report) =
             engine.run(image, assessment.as_ref(), &self.settings, ticket).map_err(failed)?;
-        let seconds = begun.elapsed().as_secs_f64();
+        // As in the record of the commands: all but reading and writing.
+        let seconds = (assessed_in + begun.elapsed()).as_secs_f64();
         let (body, warnings) =
             still::encode_bytes(&image, written, &self.settings.options).map_err(failed)?;
         let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
@@ -83,6 +84,7 @@ impl FileWork {
         let bytes = std::mem::take(&mut self.bytes);
         let image = still::decode(Path::new("the body"), Cursor::new(bytes), context.limits)
             .map_err(|error| Problem::of(&error, context.wording))?;
+        let begun = Instant::now();
         let assesses = self.for_camera_noise.is_some() || engine.assesses(&self.settings);
         let assessment = assesses.then(|| Assessment::of(&image)).transpose();
         let assessment = assessment.map_err(|error| Problem::of(&error, context.wording))?;
@@ -90,6 +92,6 @@ impl FileWork {
             Format::Jpeg => assessment.map(Assessment::through_codec),
             _ => assessment,
         };
-        Ok(Decoded { image, format, assessment })
+        Ok(Decoded { image, format, assessment, assessed_in: begun.elapsed() })
     }
 }

@@ -83,7 +83,7 @@ impl RequestHandler {
         match found {
             Route::Root => Ok(json_answer(&root())),
             Route::Live => Ok(json_answer(&json!({"live": true}))),
-            Route::Ready => ready(shared.is_ready()),
+            Route::Ready => self.ready(shared.is_ready()),
             Route::Server => Ok(json_answer(&kserve::server())),
             Route::Metrics => {
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -97,11 +97,10 @@ impl RequestHandler {
             Route::Index => {
                 let (body, _hold) =
                     receive(body, openai::MAX_BODY, &shared.memory, || false).await?;
-                let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-                Ok(json_answer(&kserve::index(&shared.models, request["ready"] == true)))
+                Ok(json_answer(&kserve::index(&shared.models, &body)))
             }
             Route::Model(name) => Ok(json_answer(&kserve::model(self.model(&name)?.1))),
-            Route::ModelReady(name) => ready(self.model(&name)?.1.is_ready()),
+            Route::ModelReady(name) => self.ready(self.model(&name)?.1.is_ready()),
             Route::Infer(name) => {
                 let (index, _) = self.model(&name)?;
                 self.refuse_encoding(head)?;
@@ -161,14 +160,19 @@ impl RequestHandler {
         let model = self.shared.models.get(index);
         Ok((index, model.ok_or_else(|| Problem::not_found("the model is not loaded"))?))
     }
-}
 
-fn ready(is_ready: bool) -> Outcome<Answer> {
-    if is_ready {
-        return Ok(json_answer(&json!({"ready": true})));
+    fn ready(&self, is_ready: bool) -> Outcome<Answer> {
+        if is_ready {
+            return Ok(json_answer(&json!({"ready": true})));
+        }
+        if self.shared.is_stopping() {
+            return Err(Problem::stopping());
+        }
+        let loading = self.shared.models.iter().filter(|model| !model.is_ready());
+        let names: Vec<&str> = loading.map(|model| model.name.as_str()).collect();
+        let text = format!("it is not ready yet: {} is being loaded", names.join(", "));
+        Err(Problem::retry(StatusCode::SERVICE_UNAVAILABLE, text, 1))
     }
-    let text = "it is not ready: models are being loaded, or the server is shutting down";
-    Err(Problem::retry(StatusCode::SERVICE_UNAVAILABLE, text, 1))
 }
 
 fn root() -> Value {

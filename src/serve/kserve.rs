@@ -7,6 +7,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::bounded::{Text, few, parameters};
 use super::engine::Engine;
 use super::openai;
 use super::pixels::{Element, Images, to_bytes, to_text};
@@ -15,7 +16,7 @@ use super::query;
 use super::queue::Ticket;
 use super::settings::{DENOISE, Settings, UPSCALE};
 use super::shared::{Kind, ModelState};
-use super::tensors::{Tensor, take_binary};
+use super::tensors::{Sink, Tensor, take_binary};
 use super::work::{Outcome, Output, Step};
 use super::worker::Context;
 use crate::media::{Image, Samples};
@@ -59,8 +60,16 @@ pub(super) fn model(model: &ModelState) -> Value {
     })
 }
 
+/// A request for the list of models.
+#[derive(Default, Deserialize)]
+struct IndexRequest {
+    #[serde(default)]
+    ready: bool,
+}
+
 /// All models, as `POST /v2/repository/index` lists them.
-pub(super) fn index(models: &[ModelState], ready_only: bool) -> Value {
+pub(super) fn index(models: &[ModelState], body: &[u8]) -> Value {
+    let IndexRequest { ready: ready_only } = serde_json::from_slice(body).unwrap_or_default();
     let shown = models.iter().filter(|model| model.is_ready() || !ready_only);
     let model = |model: &ModelState| {
         let (state, reason) =
@@ -72,20 +81,21 @@ pub(super) fn index(models: &[ModelState], ready_only: bool) -> Value {
 
 /// A request for an inference.
 #[derive(Deserialize)]
-struct Request {
-    id: Option<String>,
-    #[serde(default)]
+struct Request<'b> {
+    id: Option<Text>,
+    #[serde(default, deserialize_with = "parameters")]
     parameters: Map<String, Value>,
-    inputs: Vec<Tensor>,
-    #[serde(default)]
+    #[serde(borrow, deserialize_with = "few")]
+    inputs: Vec<Tensor<'b>>,
+    #[serde(default, deserialize_with = "few")]
     outputs: Vec<Requested>,
 }
 
 /// An output that is requested.
 #[derive(Deserialize)]
 struct Requested {
-    name: String,
-    #[serde(default)]
+    name: Text,
+    #[serde(default, deserialize_with = "parameters")]
     parameters: Map<String, Value>,
 }
 
@@ -97,8 +107,8 @@ pub(super) struct TensorWork {
 
 /// A parsed request.
 struct Parsed<'b> {
-    request: Request,
-    input: Tensor,
+    request: Request<'b>,
+    input: Tensor<'b>,
     binary: Option<&'b [u8]>,
     is_binary: bool,
 }
@@ -189,12 +199,12 @@ impl TensorWork {
                 self.body.len()
             ))
         })?;
-        let mut request: Request = serde_json::from_slice(json)
+        let mut request: Request<'_> = serde_json::from_slice(json)
             .map_err(|error| Problem::invalid(format!("the body is no request: {error}")))?;
-        let names = request.inputs.iter().map(|input| input.name.as_str());
+        let names = request.inputs.iter().map(|input| input.name.0.as_str());
         let names = names.collect::<Vec<_>>().join(", ");
         let input =
-            request.inputs.pop().filter(|input| request.inputs.is_empty() && input.name == name);
+            request.inputs.pop().filter(|input| request.inputs.is_empty() && input.name.0 == name);
         let input = input.ok_or_else(|| {
             Problem::invalid(format!("the inputs are {names:?}; expected one, called {name}"))
         })?;
@@ -205,7 +215,7 @@ impl TensorWork {
         }
         let default = request.parameters.remove(BINARY_OUTPUT);
         let mut is_binary = default.as_ref().and_then(Value::as_bool).unwrap_or(false);
-        for Requested { name, parameters } in &request.outputs {
+        for Requested { name: Text(name), parameters } in &request.outputs {
             if name != IMAGE {
                 let text = format!("there is no output {name:?}; expected {IMAGE}");
                 return Err(Problem::invalid(text));
@@ -224,16 +234,33 @@ impl TensorWork {
     }
 }
 
+/// The only text of a tensor.
+struct Prompt(Option<String>);
+
+impl Sink for Prompt {
+    fn number(&mut self, value: f64) -> Result<(), String> {
+        Err(format!("it has the number {value}; expected one text"))
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), String> {
+        if self.0.is_some() {
+            return Err("it has several texts; expected one".to_owned());
+        }
+        self.0 = Some(text.to_owned());
+        Ok(())
+    }
+}
+
 /// The prompt in a tensor of one text. As bytes, its length in four bytes stands before it.
-fn prompt(input: &Tensor, binary: Option<&[u8]>) -> Outcome<String> {
+fn prompt(input: &Tensor<'_>, binary: Option<&[u8]>) -> Outcome<String> {
     let expected = || Problem::invalid(format!("{PROMPT} has to be one text: BYTES of shape [1]"));
-    if input.datatype != "BYTES" || input.shape.iter().any(|side| *side != 1) {
+    if input.datatype.0 != "BYTES" || input.shape.iter().any(|side| *side != 1) {
         return Err(expected());
     }
     let Some(bytes) = binary else {
-        let texts = input.data.as_ref().map(|data| data.texts.as_slice());
-        let Some([text]) = texts else { return Err(expected()) };
-        return Ok(text.clone());
+        let mut prompt = Prompt(None);
+        input.elements(input.data.ok_or_else(expected)?, &mut prompt)?;
+        return prompt.0.ok_or_else(expected);
     };
     let (length, text) = bytes.split_first_chunk::<4>().ok_or_else(expected)?;
     if u32::from_le_bytes(*length) as usize != text.len() {
@@ -245,7 +272,7 @@ fn prompt(input: &Tensor, binary: Option<&[u8]>) -> Outcome<String> {
 /// The answer with an output of images.
 fn answer(
     model: &str,
-    id: Option<String>,
+    id: Option<Text>,
     images: &[Image],
     (element, has_batch, is_binary): (Element, bool, bool),
     report: Value,
@@ -263,7 +290,7 @@ fn answer(
     }
     let mut output = json!({"name": IMAGE, "datatype": element.name(), "shape": shape});
     let mut answer = json!({"model_name": model, "model_version": VERSION});
-    if let Some(id) = id {
+    if let Some(Text(id)) = id {
         answer["id"] = id.into();
     }
     if let Value::Object(report) = report {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::str::FromStr;
 
 use listenfd::ListenFd;
 use rustix::fs::Mode;
+use rustix::net::sockopt::socket_acceptconn;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::error::{Error, Result};
@@ -16,6 +18,9 @@ use crate::http::{Listener, listen_tcp, parse_address};
 
 /// The default port.
 const PORT: u16 = 8071;
+
+/// The most sockets that are taken of systemd.
+const MAX_PASSED: i64 = 1024;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +80,7 @@ impl Drop for SocketFile {
 /// Opens all sockets; without any, those of systemd, or else the default address. Call it within a
 /// runtime.
 pub(super) fn open(places: &[Listen]) -> Result<Vec<Open>> {
-    let passed = || std::env::var_os("LISTEN_FDS").is_some();
-    let default = [if passed() { Listen::Systemd } else { Listen::default() }];
+    let default = [if passed(variable) > 0 { Listen::Systemd } else { Listen::default() }];
     let mut all = Vec::new();
     for place in if places.is_empty() { &default } else { places } {
         match place {
@@ -127,7 +131,33 @@ fn unix(path: &Path) -> Result<Open> {
     Ok(Open { listener, address: None, url, file: Some(SocketFile(path.to_owned())) })
 }
 
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// How many sockets systemd passes to this process, by the variables of the environment.
+fn passed(variable: impl Fn(&str) -> Option<String>) -> i64 {
+    let is_for_other = variable("LISTEN_PID")
+        .filter(|pid| !pid.is_empty())
+        .is_some_and(|pid| pid.parse::<u32>() != Ok(std::process::id()));
+    let count = variable("LISTEN_FDS").and_then(|count| count.parse::<i64>().ok());
+    count.filter(|_| !is_for_other).unwrap_or(0)
+}
+
+fn check_listens(socket: impl AsFd) -> io::Result<()> {
+    if socket_acceptconn(socket)? {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"))
+}
+
 fn of_systemd() -> Result<Vec<Open>> {
+    let count = passed(variable);
+    if count > MAX_PASSED {
+        return Err(Error::usage(format!(
+            "LISTEN_FDS is {count}; at most {MAX_PASSED} sockets of systemd are taken"
+        )));
+    }
     let mut passed = ListenFd::from_env();
     if passed.len() == 0 {
         return Err(Error::usage(
@@ -138,10 +168,12 @@ fn of_systemd() -> Result<Vec<Open>> {
     let count = passed.len();
     let opened = |index: usize| -> io::Result<Open> {
         if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
+            check_listens(&listener)?;
             listener.set_nonblocking(true)?;
             return of_tcp(TcpListener::from_std(listener)?);
         }
         let listener = passed.take_unix_listener(index)?.ok_or(io::ErrorKind::InvalidInput)?;
+        check_listens(&listener)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let path =
@@ -150,12 +182,31 @@ fn of_systemd() -> Result<Vec<Open>> {
         Ok(Open { listener, address: None, url: format!("unix:{path}"), file: None })
     };
     let opened: io::Result<Vec<Open>> = (0..count).map(opened).collect();
-    opened.map_err(refused("a socket of systemd, which has to be a stream"))
+    opened.map_err(refused("a socket of systemd, which has to be a stream that listens"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Listen;
+    use super::{Listen, passed};
+
+    #[test]
+    fn takes_sockets_that_are_for_this_process() {
+        let own = std::process::id().to_string();
+        for (count, pid, expected) in [
+            (Some("2"), Some(own.as_str()), 2),
+            (Some("2"), None, 2),
+            (Some("2"), Some(""), 2),
+            (Some("2"), Some("1"), 0),
+            (Some("2"), Some("init"), 0),
+            (Some("0"), None, 0),
+            (Some(""), None, 0),
+            (None, Some(own.as_str()), 0),
+        ] {
+            let variable = |name: &str| if name == "LISTEN_PID" { pid } else { count };
+            let found = passed(|name| variable(name).map(str::to_owned));
+            assert_eq!(found, expected, "{count:?} {pid:?}");
+        }
+    }
 
     #[test]
     fn parses_places() {

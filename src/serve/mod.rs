@@ -11,6 +11,7 @@
 //! took 0.7 to 4 times as long an image as single ones, which differ as much among themselves.
 
 mod body;
+mod bounded;
 mod engine;
 mod exchange;
 mod files;

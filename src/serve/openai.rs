@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::header::HeaderValue;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
@@ -52,7 +53,7 @@ pub(super) struct Request {
     guidance_scale: Option<f64>,
     /// Who asks: of no use here, and sent by several clients.
     #[serde(rename = "user")]
-    _user: Option<Value>,
+    _user: Option<IgnoredAny>,
 }
 
 /// Images of a prompt.

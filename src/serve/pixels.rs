@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use super::bounded::Text;
 use super::problem::Problem;
-use super::tensors::Tensor;
+use super::tensors::{Sink, Tensor};
 use super::work::Outcome;
 use crate::media::still::Limits;
 use crate::media::{Image, Samples};
@@ -32,7 +33,18 @@ impl Element {
             Self::F32 => 4,
         }
     }
+
+    /// The value, if it is a whole number from 0 to `most`.
+    fn whole(self, value: f64, most: f64) -> Result<f64, String> {
+        if value.fract() == 0.0 && (0.0..=most).contains(&value) {
+            return Ok(value);
+        }
+        Err(format!("{value} is no {}; expected whole numbers from 0 to {most}", self.name()))
+    }
 }
+
+/// The most images in a tensor. Each takes some memory beside its samples.
+const MAX_IMAGES: u64 = 256;
 
 /// The size of images in a tensor.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +63,9 @@ pub(super) struct Images {
 }
 
 impl Images {
-    pub(super) fn of(tensor: &Tensor, binary: Option<&[u8]>, limits: &Limits) -> Outcome<Self> {
-        let name = &tensor.name;
-        let element = match tensor.datatype.as_str() {
+    pub(super) fn of(tensor: &Tensor<'_>, binary: Option<&[u8]>, limits: &Limits) -> Outcome<Self> {
+        let name = &tensor.name.0;
+        let element = match tensor.datatype.0.as_str() {
             "UINT8" => Element::U8,
             "UINT16" => Element::U16,
             "FP32" => Element::F32,
@@ -69,11 +81,12 @@ impl Images {
         let wrong = |found: usize, what: &str, expected: usize| {
             let text = format!(
                 "{name} of shape {:?} and datatype {} has {found} {what}; expected {expected}",
-                tensor.shape, tensor.datatype
+                tensor.shape,
+                element.name()
             );
             Err(Problem::invalid(text))
         };
-        let samples: Vec<Samples> = match (binary, &tensor.data) {
+        let samples: Vec<Samples> = match (binary, tensor.data) {
             (Some(_), Some(_)) => {
                 return Err(Problem::invalid(format!("{name} has both data and binary data")));
             }
@@ -85,14 +98,16 @@ impl Images {
                 .chunks_exact(each * element.bytes())
                 .map(|bytes| from_bytes(bytes, element))
                 .collect::<Outcome<_>>()?,
-            (None, Some(data)) if data.numbers.len() != count => {
-                return wrong(data.numbers.len(), "numbers", count);
+            (None, Some(data)) => {
+                // Each number has a character, and another one follows it.
+                let most = data.get().len() / 2 + 1;
+                let mut numbers = Numbers { element, each, most, count, found: 0, all: Vec::new() };
+                tensor.elements(data, &mut numbers)?;
+                if numbers.found != count {
+                    return wrong(numbers.found, "numbers", count);
+                }
+                numbers.all
             }
-            (None, Some(data)) => data
-                .numbers
-                .chunks_exact(each)
-                .map(|numbers| from_numbers(numbers, element))
-                .collect::<Outcome<_>>()?,
         };
         let [height, width, channels] = shape.sides;
         let image = |samples| {
@@ -104,8 +119,8 @@ impl Images {
     }
 }
 
-fn shape(tensor: &Tensor, limits: &Limits) -> Outcome<Shape> {
-    let Tensor { name, shape, .. } = tensor;
+fn shape(tensor: &Tensor<'_>, limits: &Limits) -> Outcome<Shape> {
+    let Tensor { name: Text(name), shape, .. } = tensor;
     let (images, sides) = match *shape.as_slice() {
         [height, width, channels] => (1, [height, width, channels]),
         [images, height, width, channels] => (images, [height, width, channels]),
@@ -118,6 +133,10 @@ fn shape(tensor: &Tensor, limits: &Limits) -> Outcome<Shape> {
              height, width, channels], with 1 channel (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA)"
         );
         return Err(Problem::invalid(text));
+    }
+    if images > MAX_IMAGES {
+        let text = format!("{name} has {images} images; send at most {MAX_IMAGES} at once");
+        return Err(Problem::new(hyper::StatusCode::PAYLOAD_TOO_LARGE, text));
     }
     let bytes = sides.iter().try_fold(images, |product, side| product.checked_mul(*side));
     // Elements of FP32 are the largest.
@@ -136,9 +155,18 @@ fn shape(tensor: &Tensor, limits: &Limits) -> Outcome<Shape> {
 /// The largest value of 16 bits.
 const MOST: f32 = u16::MAX as f32;
 
-/// A value from 0 to 1, in 16 bits. What is beyond is clipped.
-fn quantized(value: f32) -> u16 {
-    (value * MOST).round() as u16
+/// A value from 0 to 1, in 16 bits. A slight overshoot is clipped; 0 to 255 is a mistake.
+fn quantized(value: f32) -> Outcome<u16> {
+    if !value.is_finite() {
+        return Err(Problem::invalid(NOT_FINITE));
+    }
+    if !(-0.5..=1.5).contains(&value) {
+        let text = format!(
+            "a value of the image is {value}; FP32 is from 0 to 1: divide by 255, or send UINT8"
+        );
+        return Err(Problem::invalid(text));
+    }
+    Ok((value * MOST).round() as u16)
 }
 
 const NOT_FINITE: &str = "a value of the image is NaN or infinite; expected numbers from 0 to 1";
@@ -151,39 +179,54 @@ fn from_bytes(bytes: &[u8], element: Element) -> Outcome<Samples> {
             Samples::U16(bytes.chunks_exact(2).map(value).collect())
         }
         Element::F32 => {
-            let value = |four: &[u8]| {
-                let value = four.try_into().map_or(f32::NAN, f32::from_le_bytes);
-                if value.is_finite() {
-                    Ok(quantized(value))
-                } else {
-                    Err(Problem::invalid(NOT_FINITE))
-                }
-            };
+            let value =
+                |four: &[u8]| quantized(four.try_into().map_or(f32::NAN, f32::from_le_bytes));
             Samples::U16(bytes.chunks_exact(4).map(value).collect::<Outcome<_>>()?)
         }
     })
 }
 
-fn from_numbers(numbers: &[f32], element: Element) -> Outcome<Samples> {
-    let most = match element {
-        Element::U8 => f32::from(u8::MAX),
-        Element::U16 => MOST,
-        Element::F32 if numbers.iter().all(|value| value.is_finite()) => {
-            return Ok(Samples::U16(numbers.iter().copied().map(quantized).collect()));
+/// Numbers that become the samples of images at once: as they come, they would take more memory.
+struct Numbers {
+    element: Element,
+    /// Numbers of an image; the most that there may be; those that are expected, and found.
+    each: usize,
+    most: usize,
+    count: usize,
+    found: usize,
+    all: Vec<Samples>,
+}
+
+impl Sink for Numbers {
+    fn number(&mut self, value: f64) -> Result<(), String> {
+        if self.found < self.count {
+            if self.found.is_multiple_of(self.each) {
+                let capacity = self.each.min(self.most);
+                self.all.push(match self.element {
+                    Element::U8 => Samples::U8(Vec::with_capacity(capacity)),
+                    _ => Samples::U16(Vec::with_capacity(capacity)),
+                });
+            }
+            match (self.all.last_mut(), self.element) {
+                (Some(Samples::U8(samples)), _) => {
+                    samples.push(self.element.whole(value, u8::MAX.into())? as u8);
+                }
+                (Some(Samples::U16(samples)), Element::F32) => {
+                    samples.push(quantized(value as f32).map_err(|problem| problem.text)?);
+                }
+                (Some(Samples::U16(samples)), _) => {
+                    samples.push(self.element.whole(value, u16::MAX.into())? as u16);
+                }
+                (None, _) => {}
+            }
         }
-        Element::F32 => return Err(Problem::invalid(NOT_FINITE)),
-    };
-    if let Some(value) =
-        numbers.iter().find(|value| value.fract() != 0.0 || !(0.0..=most).contains(*value))
-    {
-        let text =
-            format!("{value} is no {}; expected whole numbers from 0 to {most}", element.name());
-        return Err(Problem::invalid(text));
+        self.found += 1;
+        Ok(())
     }
-    Ok(match element {
-        Element::U8 => Samples::U8(numbers.iter().map(|value| *value as u8).collect()),
-        _ => Samples::U16(numbers.iter().map(|value| *value as u16).collect()),
-    })
+
+    fn text(&mut self, _: &str) -> Result<(), String> {
+        Err("it has a text; expected numbers".to_owned())
+    }
 }
 
 /// The elements of images as bytes, little-endian.
@@ -226,13 +269,13 @@ pub(super) fn to_text(images: &[Image], element: Element) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Element, Images, to_bytes, to_text};
+    use super::{Element, Images, Numbers, to_bytes, to_text};
     use crate::media::Samples;
     use crate::media::still::Limits;
     use crate::serve::tensors::Tensor;
 
     fn parse(text: &str) -> Result<Images, String> {
-        let tensor: Tensor = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let tensor: Tensor<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
         Images::of(&tensor, None, &Limits::default()).map_err(|problem| problem.text)
     }
 
@@ -245,7 +288,7 @@ mod tests {
             assert_eq!(images.images[0].samples, Samples::U8(vec![1, 2, 3, 4, 5, 6]));
             assert_eq!(to_text(&images.images, Element::U8), "1,2,3,4,5,6");
         }
-        let floats = r#"{"name":"image","shape":[1,1,2,1],"datatype":"FP32","data":[-1,0.5]}"#;
+        let floats = r#"{"name":"image","shape":[1,1,2,1],"datatype":"FP32","data":[-0.25,0.5]}"#;
         let images = parse(floats).unwrap();
         assert_eq!(
             (images.has_batch, &images.images[0].samples),
@@ -270,14 +313,40 @@ mod tests {
             (tensor("[-1,1,1]", "UINT8", "[1]"), "invalid value"),
             (tensor("[99999,99999,3]", "UINT8", "[1]"), "pixels a side"),
             (tensor("[18446744073709551615,2,1]", "UINT8", "[1]"), "pixels a side"),
-            (tensor("[1,1,1]", "UINT8", r#"["a"]"#), "has 0 numbers"),
-            (tensor("[1,1,1]", "UINT8", r#"["a",1]"#), "both numbers and texts"),
+            (tensor("[257,1,1,1]", "UINT8", "[1]"), "at most 256 at once"),
+            (tensor("[1,1,1,1,1,1,1,1,1]", "UINT8", "[1]"), "at most 8 elements"),
+            (tensor("[1,1,1]", "UINT8", r#"["a"]"#), "expected numbers"),
+            (tensor("[1,1,1]", "UINT8", r#"[1,"a"]"#), "expected numbers"),
             (tensor("[1,1,1]", "UINT8", "[{}]"), "numbers or texts"),
             (tensor("[1,1,1]", "FP32", "[1e300]"), "NaN or infinite"),
-            (tensor("[1,1,1]", "UINT8", &"[".repeat(1000)), "recursion"),
+            (tensor("[1,1,1]", "FP32", "[255]"), "divide by 255"),
+            (tensor("[1,1,1]", "FP32", "[-1]"), "FP32 is from 0 to 1"),
+            (
+                tensor("[1,1,1]", "UINT8", &["[".repeat(1000), "]".repeat(1000)].concat()),
+                "recursion",
+            ),
         ] {
             let problem = parse(&text).unwrap_err();
             assert!(problem.contains(message), "{text}: {problem}");
         }
+    }
+
+    #[test]
+    fn numbers_take_no_more_memory_than_their_text() {
+        // A claim of many, and few that are there.
+        let text = r#"{"name":"image","shape":[256,1000,1000,1],"datatype":"UINT8","data":[1,2]}"#;
+        let tensor: Tensor<'_> = serde_json::from_str(text).unwrap();
+        let mut numbers = Numbers {
+            element: Element::U8,
+            each: 1_000_000,
+            most: 3,
+            count: 256_000_000,
+            found: 0,
+            all: Vec::new(),
+        };
+        tensor.elements(tensor.data.unwrap(), &mut numbers).unwrap();
+        let [Samples::U8(samples)] = numbers.all.as_slice() else { panic!("of one image") };
+        assert_eq!((samples.as_slice(), numbers.found), (&[1, 2][..], 2));
+        assert!(samples.capacity() < 100, "{}", samples.capacity());
     }
 }

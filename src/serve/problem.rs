@@ -9,6 +9,9 @@ use serde_json::json;
 use crate::error::{Error, with_causes};
 use crate::http::Answer;
 
+/// The longest message, in bytes.
+const MAX_TEXT: usize = 2048;
+
 /// A status, a message, and a header that some statuses have.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -19,7 +22,14 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), header: None }
+        let mut text = text.into();
+        if text.len() > MAX_TEXT {
+            // It repeats a part of the request.
+            text.truncate(text.floor_char_boundary(MAX_TEXT));
+            text.shrink_to_fit();
+            text.push_str(" ...");
+        }
+        Self { status, text, header: None }
     }
 
     /// The request is invalid.
@@ -89,4 +99,16 @@ pub(super) fn answer(body: impl Into<Bytes>, kind: HeaderValue) -> Answer {
         (header::CACHE_CONTROL, fixed("no-store")),
     ]);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Problem;
+
+    #[test]
+    fn messages_do_not_repeat_whole_requests() {
+        assert_eq!(Problem::invalid("short").text, "short");
+        let text = Problem::invalid("\u{e9}".repeat(1 << 20)).text;
+        assert!(text.len() < 2100 && text.ends_with("\u{e9} ..."), "{} bytes", text.len());
+    }
 }

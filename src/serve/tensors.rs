@@ -2,68 +2,67 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::bounded::{Text, few, parameters};
 use super::problem::Problem;
 use super::work::Outcome;
 
 /// A tensor of a request.
 #[derive(Debug, Deserialize)]
-pub(super) struct Tensor {
-    pub(super) name: String,
+pub(super) struct Tensor<'b> {
+    pub(super) name: Text,
+    #[serde(deserialize_with = "few")]
     pub(super) shape: Vec<u64>,
-    pub(super) datatype: String,
-    #[serde(default)]
+    pub(super) datatype: Text,
+    #[serde(default, deserialize_with = "parameters")]
     pub(super) parameters: Map<String, Value>,
-    pub(super) data: Option<Data>,
+    /// The elements, which are parsed once it is known what they have to be.
+    #[serde(borrow)]
+    pub(super) data: Option<&'b RawValue>,
 }
 
-/// The elements of a tensor in JSON, in order, however they are nested. Numbers are kept as f32,
-/// which holds all of 16 bits.
-#[derive(Debug, Default)]
-pub(super) struct Data {
-    pub(super) numbers: Vec<f32>,
-    pub(super) texts: Vec<String>,
+/// What takes the elements of a tensor in JSON, in order, or says why it does not.
+pub(super) trait Sink {
+    fn number(&mut self, value: f64) -> Result<(), String>;
+    fn text(&mut self, text: &str) -> Result<(), String>;
 }
 
-struct Elements<'a>(&'a mut Data);
+struct Elements<'a, S>(&'a mut S);
 
-impl<'de> Visitor<'de> for Elements<'_> {
+impl<'de, S: Sink> Visitor<'de> for Elements<'_, S> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("numbers or texts, in arrays")
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.0.numbers.push(value as f32);
-        Ok(())
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        self.0.number(value).map_err(E::custom)
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.0.numbers.push(value as f32);
-        Ok(())
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.visit_f64(value as f64)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.0.numbers.push(value as f32);
-        Ok(())
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.visit_f64(value as f64)
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.0.texts.push(value.to_owned());
-        Ok(())
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.0.text(text).map_err(E::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        while sequence.next_element_seed(Elements(self.0))?.is_some() {}
+        while sequence.next_element_seed(Elements(&mut *self.0))?.is_some() {}
         Ok(())
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Elements<'_> {
+impl<'de, S: Sink> DeserializeSeed<'de> for Elements<'_, S> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -71,22 +70,23 @@ impl<'de> DeserializeSeed<'de> for Elements<'_> {
     }
 }
 
-impl<'de> Deserialize<'de> for Data {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut data = Self::default();
-        Elements(&mut data).deserialize(deserializer)?;
-        if data.numbers.is_empty() || data.texts.is_empty() {
-            Ok(data)
-        } else {
-            Err(D::Error::custom("data has both numbers and texts"))
-        }
+impl Tensor<'_> {
+    /// Passes the elements of `data` on, however they are nested.
+    pub(super) fn elements(&self, data: &RawValue, sink: &mut impl Sink) -> Outcome<()> {
+        let mut json = serde_json::Deserializer::from_str(data.get());
+        Elements(sink)
+            .deserialize(&mut json)
+            .map_err(|error| Problem::invalid(format!("the data of {}: {error}", self.name.0)))
     }
 }
 
 /// Takes the bytes of a tensor from the part of the body after the JSON.
-pub(super) fn take_binary<'b>(tensor: &Tensor, rest: &mut &'b [u8]) -> Outcome<Option<&'b [u8]>> {
+pub(super) fn take_binary<'b>(
+    tensor: &Tensor<'_>,
+    rest: &mut &'b [u8],
+) -> Outcome<Option<&'b [u8]>> {
     let Some(size) = tensor.parameters.get("binary_data_size") else { return Ok(None) };
-    let name = &tensor.name;
+    let name = &tensor.name.0;
     let there = size.as_u64().and_then(|size| rest.split_at_checked(usize::try_from(size).ok()?));
     let (own, others) = there.ok_or_else(|| {
         Problem::invalid(format!(
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn takes_bytes_in_order() {
-        let mut tensor: Tensor =
+        let mut tensor: Tensor<'_> =
             serde_json::from_str(r#"{"name":"a","shape":[1],"datatype":"UINT8"}"#).unwrap();
         let mut rest = &b"abc"[..];
         tensor.parameters.insert("binary_data_size".into(), 2.into());

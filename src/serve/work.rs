@@ -1,5 +1,7 @@
 //! What a worker does for a request.
 
+use std::time::Duration;
+
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::Value;
 
@@ -36,6 +38,8 @@ pub(super) struct Decoded {
     pub(super) image: Image,
     pub(super) format: Format,
     pub(super) assessment: Option<Assessment>,
+    /// How long the assessment took.
+    pub(super) assessed_in: Duration,
 }
 
 /// The answer of a worker.

@@ -72,6 +72,17 @@ fn image_files_equal_those_of_the_commands() {
 }
 
 #[test]
+fn the_seconds_include_the_assessment_of_the_noise() {
+    let server = Server::new("-m denoise-fast");
+    // Without noise, the network does not run.
+    let image = Image::new(2048, 2048, 3, Samples::U8(vec![128; 3 * 2048 * 2048])).unwrap();
+    let answer = server.ask("POST /v1/denoise", "", &encoded(&image, "png"));
+    assert_eq!(header(&answer, "Eddy-Noise"), Some("clean"), "{}", answer.head);
+    let seconds: f64 = header(&answer, "Eddy-Seconds").unwrap().parse().unwrap();
+    assert!(seconds > 1e-3, "{seconds} s for 4 million pixels");
+}
+
+#[test]
 fn formats_follow_the_accept_header() {
     let server = Server::new("-m denoise-fast");
     let png = encoded(&noisy(24, 16, 3, 8), "png");
@@ -242,6 +253,20 @@ fn takes_the_sockets_of_systemd() {
     let server = Server::of(command, Place::new());
     assert_eq!(server.address, address);
     assert_eq!(server.get("/v2/health/ready").code, 200);
+    // A socket that is connected, and more than anybody passes.
+    let (connected, _other) = UnixStream::pair().unwrap();
+    for (script, words) in [
+        (script, "it does not listen"),
+        (
+            "LISTEN_PID=$$ LISTEN_FDS=999999999 exec \"$0\" serve -m denoise-fast 3<&0 </dev/null",
+            "at most 1024",
+        ),
+    ] {
+        let stdin = Stdio::from(OwnedFd::from(connected.try_clone().unwrap()));
+        let output = Command::new("sh").args(["-c", script, BINARY]).stdin(stdin).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(words), "{said}");
+    }
     let run = eddy("serve -l systemd -m denoise-fast");
     run.fails(2).says("passed no sockets");
 }
@@ -254,6 +279,10 @@ fn refuses_models_that_it_cannot_serve() {
     run("-m denoise-fast -m denoise-fast").fails(2).says("two models are called denoise-fast");
     run("-l 0.0.0.0:0").fails(2).says("needs a token");
     run("-l 127.0.0.1:0 --token short").fails(2).says("8 or more");
+    for endless in ["/dev/zero", "/dev/full"] {
+        run(&format!("--token-file {endless}")).fails(3).says("more than 4096 bytes");
+    }
+    run("--token-file /proc").fails(3).says("the token cannot be read");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     run(&format!("-l {}", taken.local_addr().unwrap())).fails(2).says("cannot listen at");
 }

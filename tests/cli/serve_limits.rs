@@ -76,11 +76,19 @@ fn refuses_malformed_inferences() {
         ("", json!({"inputs": [bytes]}).to_string(), "0 bytes follow"),
         ("", json!({"inputs": [input], "outputs": [{"name": "x"}]}).to_string(), "no output"),
         ("", json!({"inputs": [input], "parameters": {"x": 1}}).to_string(), "not known"),
-        ("", json!({"inputs": [input], "parameters": {"sigma": []}}).to_string(), "neither"),
+        (
+            "",
+            json!({"inputs": [input], "parameters": {"sigma": []}}).to_string(),
+            "the parameter sigma: invalid type",
+        ),
         ("Inference-Header-Content-Length: 99999\r\n", "{}".to_owned(), "the body has 2 bytes"),
         ("Inference-Header-Content-Length: -1\r\n", "{}".to_owned(), "no number of bytes"),
         ("Inference-Header-Content-Length: 2\r\n", "{}x".to_owned(), "missing field"),
         ("", format!("{{\"inputs\":{}", "[".repeat(100_000)), "no request"),
+        // What would take tens of times its size as values.
+        ("", format!(r#"{{"parameters":{{"x":[{}0]}}}}"#, "0,".repeat(4 << 20)), "parameter x"),
+        ("", format!(r#"{{"outputs":[{}0]}}"#, "{},".repeat(2 << 20)), "missing field `name`"),
+        ("", format!(r#"{{"other":[{}0]}}"#, "[],".repeat(2 << 20)), "missing field `inputs`"),
     ] {
         server.refuses(infer, headers, body.as_bytes(), 400, words);
     }
@@ -196,7 +204,7 @@ fn finishes_what_runs_and_refuses_the_rest_when_stopped() {
         server.signal(signal);
         wait_until("the stop", || server.said().iter().any(|line| line.starts_with("stopping")));
         server.refuses("POST /v1/denoise", "", &body, 503, "shutting down");
-        server.refuses("GET /v2/health/ready", "", b"", 503, "shutting down");
+        server.refuses("GET /v2/health/ready", "", b"", 503, "the server is shutting down;");
         assert_eq!(server.get("/v2/health/live").code, 200);
         for stream in streams {
             let answer = answer(stream);
