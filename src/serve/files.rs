@@ -40,7 +40,7 @@ impl FileWork {
         ticket: &Ticket,
         context: &Context<'_>,
     ) -> Outcome<Step> {
-        let failed = |error: Error| Problem::of(&error, context.wording);
+        let failed = |error: Error| context.problem(&error);
         // An image is not decoded for settings that the model does not take.
         engine.check(&self.settings).map_err(failed)?;
         let Decoded { image, format, assessment, assessed_in } = match self.decoded.take() {
@@ -57,8 +57,11 @@ impl FileWork {
             None => negotiate::format(self.accept.as_deref(), format)?,
         };
         let outline = engine.outline(&image, &self.settings).map_err(failed)?;
-        still::check_format(outline.as_ref().unwrap_or(&image), written).map_err(failed)?;
+        let result = outline.as_ref().unwrap_or(&image);
+        still::check_format(result, written).map_err(failed)?;
+        let pixels = result.width * result.height;
         drop(outline);
+        let _turn = context.turn(pixels, ticket)?;
         let begun = Instant::now();
         let (image, report) =
             engine.run(image, assessment.as_ref(), &self.settings, ticket).map_err(failed)?;
@@ -82,12 +85,15 @@ impl FileWork {
     fn decode(&mut self, engine: &Engine<'_>, context: &Context<'_>) -> Outcome<Decoded> {
         let format = format_of(&self.bytes)?;
         let bytes = std::mem::take(&mut self.bytes);
+        let failed = |error: Error| context.problem(&error);
+        let turn = context.shared.turns.decode();
         let image = still::decode(Path::new("the body"), Cursor::new(bytes), context.limits)
-            .map_err(|error| Problem::of(&error, context.wording))?;
+            .map_err(failed)?;
+        drop(turn);
         let begun = Instant::now();
         let assesses = self.for_camera_noise.is_some() || engine.assesses(&self.settings);
         let assessment = assesses.then(|| Assessment::of(&image)).transpose();
-        let assessment = assessment.map_err(|error| Problem::of(&error, context.wording))?;
+        let assessment = assessment.map_err(failed)?;
         let assessment = match format {
             Format::Jpeg => assessment.map(Assessment::through_codec),
             _ => assessment,

@@ -20,6 +20,7 @@ use super::metrics::Metrics;
 use super::problem::Problem;
 use super::settings::{DENOISE, FILE, Settings, UPSCALE};
 use super::shared::{Kind, ModelState, Shared};
+use super::turns::Turns;
 use super::work::{FileWork, Outcome, Output, Step, Work};
 use super::worker::each;
 use super::{negotiate, openai, query, route};
@@ -55,6 +56,7 @@ fn start() -> Arc<Shared> {
         max_body: MAX_BODY,
         request_timeout: None,
         memory: BodyMemory::new(4 * MAX_BODY),
+        turns: Turns::default(),
         connections: Arc::new(Connections::new(limits)),
         metrics: Metrics::default(),
         started: Instant::now(),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::bounded::{Text, few, parameters};
 use super::engine::Engine;
 use super::openai;
-use super::pixels::{Element, Images, to_bytes, to_text};
+use super::pixels::{Element, Images, put_text, to_bytes};
 use super::problem::Problem;
 use super::query;
 use super::queue::Ticket;
@@ -19,6 +19,7 @@ use super::shared::{Kind, ModelState};
 use super::tensors::{Sink, Tensor, take_binary};
 use super::work::{Outcome, Output, Step};
 use super::worker::Context;
+use crate::error::Error;
 use crate::media::{Image, Samples};
 use crate::stages::TextToImage;
 use crate::task::Assessment;
@@ -33,6 +34,9 @@ pub(super) const JSON_LENGTH: HeaderName =
 /// The names of tensors.
 const IMAGE: &str = "image";
 const PROMPT: &str = "prompt";
+
+/// The part of the memory that a result in JSON may take.
+const JSON_PART: u64 = 4;
 
 /// Says that outputs that do not say otherwise are binary.
 const BINARY_OUTPUT: &str = "binary_data_output";
@@ -124,22 +128,39 @@ impl TensorWork {
         let Parsed { request, input, binary, is_binary } = self.parse(IMAGE)?;
         let names = if engine.enlarges { UPSCALE } else { DENOISE };
         let settings = Settings::of(query::of_json(&request.parameters)?, names, &[])?;
-        let failed = |error| Problem::of(&error, context.wording);
+        let failed = |error: Error| context.problem(&error);
         let factor = engine.manifest.scale;
         if let Some(scale) = settings.scale.filter(|scale| *scale != factor) {
             let text = format!("{} enlarges {factor} times, {scale} was requested", context.model);
             return Err(Problem::invalid(text));
         }
         engine.check(&settings).map_err(failed)?;
+        let turn = context.shared.turns.decode();
+        // Samples take no more than their text or bytes.
+        context.check_memory(self.body.len() as u64)?;
         let Images { images, has_batch, element } = Images::of(&input, binary, context.limits)?;
-        drop(input);
+        drop((input, turn));
         let outline = images.first().map(|image| engine.outline(image, &settings)).transpose();
         let outline = outline.map_err(failed)?.flatten();
-        let bytes = outline.map_or(0, |image| image.samples.len() as u64 * 4);
-        if bytes.saturating_mul(images.len() as u64) > context.budget.max_memory {
+        let result = outline.as_ref().or(images.first());
+        let pixels = result.map_or(0, |image| image.width * image.height);
+        let samples = result.map_or(0, |image| image.samples.len() as u64);
+        let samples = samples.saturating_mul(images.len() as u64);
+        let most = context.budget.max_memory;
+        if engine.enlarges && samples.saturating_mul(4) > most {
             let text = format!("{} results take too much memory; send fewer", images.len());
             return Err(Problem::invalid(text));
         }
+        let text = samples.saturating_mul(element.longest_text());
+        if !is_binary && text > most / JSON_PART {
+            let text = format!(
+                "the result may take {} MiB as JSON; ask for bytes ({BINARY_OUTPUT}), or send less",
+                text >> 20
+            );
+            return Err(Problem::invalid(text));
+        }
+        drop(outline);
+        let _turn = context.turn(pixels, ticket)?;
         let (mut results, mut report) = (Vec::with_capacity(images.len()), Value::Null);
         for image in images {
             let assessment = engine.assesses(&settings).then(|| Assessment::of(&image)).transpose();
@@ -304,7 +325,9 @@ fn answer(
         let mut body = answer.to_string();
         // The numbers stand where the only empty array is that follows `"data":`.
         let place = body.rfind("\"data\":[").map(|at| at + "\"data\":[".len());
-        body.insert_str(place.unwrap_or(body.len()), &to_text(images, element));
+        let rest = body.split_off(place.unwrap_or(body.len()));
+        put_text(&mut body, images, element);
+        body.push_str(&rest);
         return Ok(Output { kind: json_kind, headers: Vec::new(), body: body.into_bytes() });
     }
     let bytes = to_bytes(images, element);

@@ -34,6 +34,7 @@ mod settings;
 mod shared;
 mod submit;
 mod tensors;
+mod turns;
 mod work;
 mod worker;
 
@@ -57,6 +58,7 @@ use metrics::Metrics;
 pub use options::{Loader, ModelFiles, ServeOptions, ServedModel};
 pub use record::{Log, Record};
 use shared::{ModelState, Shared};
+use turns::Turns;
 
 /// A client that closes its sending side has left.
 const PROFILE: Profile =
@@ -158,6 +160,7 @@ impl Server {
             max_body: options.max_body.min(body_memory),
             request_timeout: options.request_timeout,
             memory: BodyMemory::new(body_memory),
+            turns: Turns::default(),
             connections: Arc::new(Connections::new(limits)),
             metrics: Metrics::default(),
             started: Instant::now(),

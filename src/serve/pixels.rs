@@ -34,6 +34,16 @@ impl Element {
         }
     }
 
+    /// The most characters that an element takes in JSON with its comma.
+    pub(super) fn longest_text(self) -> u64 {
+        match self {
+            Self::U8 => 4,
+            Self::U16 => 6,
+            // The least is 0.000015259022.
+            Self::F32 => 15,
+        }
+    }
+
     /// The value, if it is a whole number from 0 to `most`.
     fn whole(self, value: f64, most: f64) -> Result<f64, String> {
         if value.fract() == 0.0 && (0.0..=most).contains(&value) {
@@ -247,13 +257,13 @@ pub(super) fn to_bytes(images: &[Image], element: Element) -> Vec<u8> {
     bytes
 }
 
-/// The elements of images as JSON numbers with commas between them.
-pub(super) fn to_text(images: &[Image], element: Element) -> String {
+/// Appends the elements of images as JSON numbers with commas between them.
+pub(super) fn put_text(text: &mut String, images: &[Image], element: Element) {
     use std::fmt::Write;
-    let mut text = String::new();
+    let mut comma = "";
     let mut put = |value: &dyn fmt::Display| {
-        let comma = if text.is_empty() { "" } else { "," };
         let _ = write!(text, "{comma}{value}");
+        comma = ",";
     };
     for image in images {
         match (&image.samples, element) {
@@ -264,12 +274,11 @@ pub(super) fn to_text(images: &[Image], element: Element) -> String {
             (Samples::U16(samples), _) => samples.iter().for_each(|value| put(value)),
         }
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Element, Images, Numbers, to_bytes, to_text};
+    use super::{Element, Images, Numbers, put_text, to_bytes};
     use crate::media::Samples;
     use crate::media::still::Limits;
     use crate::serve::tensors::Tensor;
@@ -286,7 +295,9 @@ mod tests {
                 format!(r#"{{"name":"image","shape":[2,3,1],"datatype":"UINT8","data":{data}}}"#);
             let images = parse(&text).unwrap();
             assert_eq!(images.images[0].samples, Samples::U8(vec![1, 2, 3, 4, 5, 6]));
-            assert_eq!(to_text(&images.images, Element::U8), "1,2,3,4,5,6");
+            let mut text = "[".to_owned();
+            put_text(&mut text, &images.images, Element::U8);
+            assert_eq!(text, "[1,2,3,4,5,6");
         }
         let floats = r#"{"name":"image","shape":[1,1,2,1],"datatype":"FP32","data":[-0.25,0.5]}"#;
         let images = parse(floats).unwrap();

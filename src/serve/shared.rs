@@ -12,6 +12,7 @@ use super::metrics::Metrics;
 use super::problem::Problem;
 use super::queue::Queue;
 use super::record::Log;
+use super::turns::Turns;
 use crate::error::Error;
 use crate::http::{Connections, Gate, lock};
 
@@ -63,6 +64,7 @@ pub(super) struct Shared {
     pub(super) max_body: u64,
     pub(super) request_timeout: Option<Duration>,
     pub(super) memory: Arc<BodyMemory>,
+    pub(super) turns: Turns,
     pub(super) connections: Arc<Connections>,
     pub(super) metrics: Metrics,
     pub(super) started: Instant,

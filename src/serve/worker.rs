@@ -1,6 +1,6 @@
 //! The thread of a model, which loads it and runs one request after the other.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::engine::Engine;
@@ -8,21 +8,55 @@ use super::problem::Problem;
 use super::queue::{Done, Job, Ticket};
 use super::shared::{ModelState, Shared};
 use super::work::{Outcome, Step, Work};
-use super::{Loader, ModelFiles};
-use crate::error::Result;
+use super::{Loader, ModelFiles, turns};
+use crate::error::{Error, Result};
+use crate::machine;
 use crate::media::still::Limits;
 use crate::model::{Package, Precision};
+use crate::setting::MAX_MEMORY;
 use crate::stages::TextToImage;
 use crate::task::Budget;
 
 /// What the work of a request depends on, beside its settings.
 pub(super) struct Context<'a> {
+    pub(super) shared: &'a Shared,
     pub(super) model: &'a str,
     pub(super) precision: &'static str,
     pub(super) device: &'a str,
     pub(super) limits: &'a Limits,
     pub(super) budget: Budget,
     pub(super) wording: fn(&str) -> String,
+}
+
+impl Context<'_> {
+    /// Why a request failed.
+    pub(super) fn problem(&self, error: &Error) -> Problem {
+        let running = self.shared.models.iter().map(|model| model.queue.counts().1);
+        turns::problem(error, running.sum::<usize>() > 1, self.wording)
+    }
+
+    /// Checks that the process may hold so many more bytes.
+    pub(super) fn check_memory(&self, bytes: u64) -> Outcome<()> {
+        let taken = machine::resident_memory().saturating_add(bytes);
+        if taken <= self.limits.max_memory {
+            return Ok(());
+        }
+        Err(self.problem(&Error::usage(format!(
+            "the images take the process to about {} MiB, of {} that it may hold; raise \
+             {MAX_MEMORY}, or send fewer or smaller ones",
+            taken.div_ceil(1 << 20),
+            self.limits.max_memory >> 20,
+        ))))
+    }
+
+    /// Waits for the turn of an image of so many pixels.
+    pub(super) fn turn(
+        &self,
+        pixels: usize,
+        ticket: &Ticket,
+    ) -> Outcome<Option<MutexGuard<'_, ()>>> {
+        self.shared.turns.take(pixels as u64, self.budget, ticket)
+    }
 }
 
 /// Loads a model and runs its requests until its queue is closed.
@@ -60,7 +94,7 @@ fn run_package(
     };
     // Errors of the model are reported before a request comes.
     engine.check(&super::settings::Settings::default())?;
-    let context = context(model, precision, loader);
+    let context = context(shared, model, precision, loader);
     shared.loaded(index);
     each(shared, index, model, |work, ticket| match work {
         Work::File(work) => work.run(&mut engine, ticket, &context),
@@ -78,7 +112,7 @@ fn run_pipeline(
     loader: &Loader,
 ) {
     let Some(model) = shared.models.get(index) else { return };
-    let context = context(model, precision, loader);
+    let context = context(shared, model, precision, loader);
     shared.loaded(index);
     each(shared, index, model, |work, ticket| match work {
         Work::Prompt(work) => work.run(&mut pipeline, ticket, &context).map(Step::Done),
@@ -87,8 +121,14 @@ fn run_pipeline(
     });
 }
 
-fn context<'a>(model: &'a ModelState, precision: Precision, loader: &'a Loader) -> Context<'a> {
+fn context<'a>(
+    shared: &'a Shared,
+    model: &'a ModelState,
+    precision: Precision,
+    loader: &'a Loader,
+) -> Context<'a> {
     Context {
+        shared,
         model: &model.name,
         precision: precision.name(),
         device: &loader.device,
