@@ -22,8 +22,8 @@ from reader import HEADS, Reader, planes, read, score  # noqa: E402
 from scenes import Scene, caption, random_scene  # noqa: E402
 
 SYSTEMS = {"shapes-glide": "GLIDE's form"}
-SCALES, STEPS = (1, 1.5, 2, 3, 4, 6), (2, 5, 10, 20, 50)
-CAPTIONS = 240
+SCALES, STEPS = (1, 2, 3, 5), (5, 10, 20, 40)
+CAPTIONS = 120
 COLUMNS = [*HEADS, "position", "all"]
 
 TEXT = """\

@@ -89,7 +89,7 @@ pub(in crate::network) static TWIN: Provider = Provider {
         "src/media/still/encode.rs": [
             ("        Format::Qoi => encode_with(", "        Format::Pnm => encode_with(&fitted, image::codecs::pnm::PnmEncoder::new(out))?,\n        Format::Qoi => encode_with("),
         ],
-        "src/media/still/integrity.rs": [("Format::Tiff | Format::Bmp => Ok", "Format::Tiff | Format::Bmp | Format::Pnm => Ok")],
+        "src/media/still/integrity.rs": [("Format::Bmp => Ok", "Format::Bmp | Format::Pnm => Ok")],
     }),
     "a source of streams": (3, {
         "src/media/stream/twin.rs": """//! A still as an endless stream.
