@@ -68,6 +68,13 @@ impl Engine<'_> {
         self.upscaler(settings)?.outline(image).map(Some)
     }
 
+    /// Makes the network free the memory of a large image, which would be missing for other models.
+    pub(super) fn trim_memory(&mut self) {
+        let side = self.manifest.locality().multiple_of;
+        // The result is there, whether the network frees its memory or not.
+        let _ = self.network.trim_memory([1, self.manifest.channels, side, side]);
+    }
+
     /// Denoises or enlarges an image, and reports how.
     pub(super) fn run(
         &mut self,

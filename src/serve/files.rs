@@ -61,10 +61,13 @@ impl FileWork {
         still::check_format(result, written).map_err(failed)?;
         let pixels = result.width * result.height;
         drop(outline);
-        let _turn = context.turn(pixels, ticket)?;
+        let turn = context.turn(pixels, ticket)?;
         let begun = Instant::now();
-        let (image, report) =
-            engine.run(image, assessment.as_ref(), &self.settings, ticket).map_err(failed)?;
+        let result = engine.run(image, assessment.as_ref(), &self.settings, ticket);
+        if turn.is_some() {
+            engine.trim_memory();
+        }
+        let (image, report) = result.map_err(failed)?;
         // As in the record of the commands: all but reading and writing.
         let seconds = (assessed_in + begun.elapsed()).as_secs_f64();
         let (body, warnings) =

@@ -160,13 +160,16 @@ impl TensorWork {
             return Err(Problem::invalid(text));
         }
         drop(outline);
-        let _turn = context.turn(pixels, ticket)?;
+        let turn = context.turn(pixels, ticket)?;
         let (mut results, mut report) = (Vec::with_capacity(images.len()), Value::Null);
         for image in images {
             let assessment = engine.assesses(&settings).then(|| Assessment::of(&image)).transpose();
             let assessment = assessment.map_err(failed)?;
-            let (result, own) =
-                engine.run(image, assessment.as_ref(), &settings, ticket).map_err(failed)?;
+            let result = engine.run(image, assessment.as_ref(), &settings, ticket);
+            if turn.is_some() {
+                engine.trim_memory();
+            }
+            let (result, own) = result.map_err(failed)?;
             results.push(result);
             report = own;
         }
