@@ -37,9 +37,11 @@ work, and make pictures of 64x64 pixels of one or two groups of equal shapes.
 eddy generate --prompt "two red circles above a striped blue square" -o shapes.png
 ```
 
-**Words.** One to three shapes a group (four if it is alone): circle, square, triangle, star, heart; in red, orange, yellow, green, blue, purple; plain,
-striped or dotted; small or large; above, below, left of or right of another group. Some synonyms
-are known. Eddy names words that are not.
+**Words.** One to three shapes a group (four if it is alone): circle, square, triangle, star, heart;
+in red, orange, yellow, green, blue, purple; plain, striped or dotted; small or large; above, below,
+left of or right of another group. Some synonyms are known. Eddy names words that are not.
+
+**They are not trained to the end**: groups still swap their places and run into each other.
 
 ![Pictures and their captions]({sheet})
 
