@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE / "train/text"))
 
 import torch  # noqa: E402
 from reader import HEADS, Reader, planes, read, score  # noqa: E402
-from scenes import Scene, caption, random_scene  # noqa: E402
+from scenes import Scene, caption, drawn, picture, random_scene  # noqa: E402
 
 SYSTEMS = {"shapes-glide": "GLIDE's form"}
 SCALES, STEPS = (1, 2, 3, 5), (5, 10, 20, 40)
@@ -108,8 +108,6 @@ def main(eddy, weights):
     rng = np.random.default_rng(2026)
     scenes: list[Scene] = [random_scene(rng, held_out=i % 2 == 1) for i in range(CAPTIONS)]
     texts = [caption(scene) for scene in scenes]
-    from scenes import drawn, picture
-
     real = shown(np.stack([picture(drawn(scene, rng), rng) for scene in scenes]), scenes)
     accuracy = 100 * np.mean([real[name] for name in HEADS])
     lines = [TEXT.format(captions=CAPTIONS, sheet="shapes.png", accuracy=accuracy)]

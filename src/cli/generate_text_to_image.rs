@@ -290,7 +290,8 @@ impl Arguments {
             "output": self.output.to_string_lossy(), "count": count, "width": width,
             "height": height, "model": self.model, "sampler": sampler,
             "evaluations": evaluations, "seed": self.sampling.seed, "seconds": seconds,
-            "guidance_scale": report.guidance_scale, "truncated": truncated, "unknown_words": report.unknown,
+            "guidance_scale": report.guidance_scale, "truncated": truncated,
+            "unknown_words": report.unknown,
             "networks_loaded": networks_loaded, "device": device.to_string(),
         });
         bar.report(line, &record)

@@ -37,6 +37,15 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(b, n, c))
 
 
+def perceptron(width):
+    return nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(approximate="tanh"), nn.Linear(3 * width, width))
+
+
+def layer(width):
+    """The parts of a layer of a transformer: norm, attention, norm, perceptron."""
+    return nn.ModuleList([nn.LayerNorm(width), Attention(width), nn.LayerNorm(width), perceptron(width)])
+
+
 class Text(nn.Module):
     """A text encoder: ids [B, 20], of which 0 is padding, to embeddings [B, 20, width] and a pooled
     one [B, width]."""
@@ -46,13 +55,7 @@ class Text(nn.Module):
         self.embedding = nn.Embedding(vocabulary, width)
         self.position = nn.Parameter(torch.randn(LENGTH, width) * 0.02)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        self.layers = nn.ModuleList(
-            nn.ModuleList(
-                [nn.LayerNorm(width), Attention(width), nn.LayerNorm(width),
-                 nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(approximate="tanh"), nn.Linear(3 * width, width))]
-            )
-            for _ in range(layers)
-        )  # fmt: skip
+        self.layers = nn.ModuleList(layer(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, ids):
@@ -94,7 +97,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(width)
         self.cross = Attention(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(approximate="tanh"), nn.Linear(3 * width, width))
+        self.mlp = perceptron(width)
         self.offset = nn.Parameter(torch.zeros(6, width))
         for last in (self.cross.out, self.attention.out, self.mlp[2]):
             nn.init.normal_(last.weight, std=0.02)
@@ -219,13 +222,7 @@ class Prior(nn.Module):
         self.text = nn.Linear(EMBEDDING, width)
         self.position = nn.Parameter(torch.randn(LENGTH + 4, width) * 0.02)
         self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(
-                [nn.LayerNorm(width), Attention(width), nn.LayerNorm(width),
-                 nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(approximate="tanh"), nn.Linear(3 * width, width))]
-            )
-            for _ in range(blocks)
-        )  # fmt: skip
+        self.blocks = nn.ModuleList(layer(width) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, EMBEDDING)
         self.width = width

@@ -46,6 +46,11 @@ class Average:
                 q.lerp_(p, 1 - keep)
 
 
+def late_timesteps(count):
+    """Timesteps [B], more of them late, where the condition decides."""
+    return (STEPS * (1 - torch.rand(count) ** 1.4)).long().clamp(0, STEPS - 1)
+
+
 class BasePart:
     """GLIDE's form: a base of 32x32 pixels and a text encoder that learns with it."""
 
@@ -57,8 +62,7 @@ class BasePart:
         x, tokens = pool.batch(count)
         x = F.avg_pool2d(x, 2)
         tokens = tokens * (torch.rand(count, 1) > 0.12)
-        u = torch.rand(count)
-        timestep = (STEPS * (1 - u**1.4)).long().clamp(0, STEPS - 1)
+        timestep = late_timesteps(count)
         state, v = noised(x, timestep)
         return F.mse_loss(self.base(state, timestep, self.text(tokens)[0]), v)
 
@@ -147,7 +151,7 @@ class DecoderPart:
         # The prior's embeddings are not exact either.
         embedding = embedding + torch.randn_like(embedding) * 0.02 * torch.rand(count, 1)
         x = F.avg_pool2d(x, 2)
-        timestep = (STEPS * (1 - torch.rand(count) ** 1.4)).long().clamp(0, STEPS - 1)
+        timestep = late_timesteps(count)
         state, v = noised(x, timestep)
         return F.mse_loss(self.decoder(state, timestep, embedding), v)
 
