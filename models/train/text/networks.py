@@ -71,6 +71,28 @@ class Text(nn.Module):
         return x, (x * weight).sum(1) / weight.sum(1)
 
 
+class Layout(nn.Module):
+    """What is at each place of a scene, from the embeddings of its caption: [B, cells, 7 + 6 + 4 + 4]
+    logits. It serves the training of a text encoder alone."""
+
+    KINDS = [7, 6, 4, 4]  # colors, shapes, textures, sizes, and nothing
+
+    def __init__(self, grid):
+        super().__init__()
+        self.cells = nn.Parameter(torch.randn(grid * grid, WIDTH) * 0.02)
+        self.cross = Attention(WIDTH)
+        self.layers = nn.ModuleList([layer(WIDTH)])
+        self.leave = nn.Linear(WIDTH, sum(self.KINDS))
+
+    def forward(self, text):
+        x = self.cells.expand(len(text), -1, -1)
+        x = x + self.cross(x, text)
+        for norm, attention, norm2, mlp in self.layers:
+            x = x + attention(norm(x))
+            x = x + mlp(norm2(x))
+        return self.leave(F.layer_norm(x, (WIDTH,)))
+
+
 class Residual(nn.Module):
     """Two convolutions, shifted and scaled by an embedding."""
 
