@@ -1,5 +1,5 @@
-"""Stores the weights of a package's f32 file in 16 bits, makes its f16 file, and with --int8 its int8 file, and lists them in its
-model.toml.
+"""Stores the weights of a package's f32 file in 16 bits (with --coarse those of coarse scales in 8), makes its f16 file, and with
+--int8 its int8 file, and lists them in its model.toml.
 
     python precision.py ../denoise-fast
     python precision.py ../denoise-fast --int8 --pool out/pool
@@ -30,6 +30,7 @@ import textures
 
 LARGEST_LOSS = {"f32": 0.005, "f16": 0.02, "int8": 0.3}  # dB, of any of the validation figures
 LEAST_GAIN = 1.1
+COARSE = 60_000  # weights of a convolution from which it is stored in 8 bits
 HALF_TOLERANCE = 0.025  # processors with f16 arithmetic add in 16 bits, too: up to 0.0124 from the f32 file's output on an Arm Cortex-A76
 FRAME = (480, 640)
 ROUNDS = 25
@@ -40,6 +41,9 @@ def half(model):
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph
     kept = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:] if name}
+    # Weights in 8 bits become f32 when the graph is loaded, which the CPU can do, and then f16.
+    wide = [node for node in graph.node if node.op_type == "Mul" and node.input[1].endswith(".scale")]
+    kept |= {name for node in wide for name in node.input}
 
     def halved(tensor):
         if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
@@ -51,8 +55,12 @@ def half(model):
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR and not kept.intersection(node.output):
                 halved(attribute.t)
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT and node.output[0] not in kept:
                 attribute.i = TensorProto.FLOAT16
+    for node in wide:
+        name = node.output[0]
+        node.output[0] = f"{name}.f32"
+        graph.node.insert(list(graph.node).index(node) + 1, helper.make_node("Cast", [f"{name}.f32"], [name], to=TensorProto.FLOAT16))
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     del graph.value_info[:]
@@ -79,6 +87,48 @@ def lean(model):
 
 def is_lean(model):
     return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
+def coarse(model):
+    """The graph of `lean` with the weights of large convolutions, which are those of coarse scales, in 8 bits with a scale for each
+    output channel: computed in f32 as before. They are most of a network's weights, and the least sensitive."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    large = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT16 and math.prod(t.dims) >= COARSE}
+    nodes = []
+    for node in list(graph.node):
+        if node.op_type == "Cast" and node.input[0] in large:
+            consumer = next(n for n in graph.node if node.output[0] in n.input)
+            if consumer.op_type != "Conv":
+                continue
+            tensor, name = large[node.input[0]], node.output[0]
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            scale = least_squares_scale(values)
+            integers = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
+            tensor.CopyFrom(numpy_helper.from_array(integers, f"{name}.i8"))
+            graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+            graph.node.remove(node)
+            nodes += [
+                helper.make_node("Cast", [f"{name}.i8"], [f"{name}.integers"], to=TensorProto.FLOAT),
+                helper.make_node("Mul", [f"{name}.integers", f"{name}.scale"], [name]),
+            ]
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(nodes + rest)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def least_squares_scale(weights):
+    """The step of integers from -127 to 127 for each output channel, of several, at which rounding and clipping change weights least."""
+    axes = tuple(range(1, weights.ndim))
+    steps = [np.abs(weights).max(axes, keepdims=True) * part / 127 for part in (1, 0.97, 0.94, 0.9, 0.86, 0.82)]
+    errors = [((np.clip(np.rint(weights / step), -127, 127) * step - weights) ** 2).sum(axes, keepdims=True) for step in steps]
+    return np.take_along_axis(np.stack(steps), np.argmin(errors, 0)[None], 0)[0].astype(np.float32)
+
+
+def is_coarse(model):
+    return any(tensor.data_type == TensorProto.INT8 and tensor.name.endswith(".i8") for tensor in model.graph.initializer)
 
 
 def session(model, optimized=None, threads=2):
@@ -167,6 +217,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the package: model.toml and the f32 file that it names")
     parser.add_argument("--int8", action="store_true", help="the int8 file as well; for denoise-fast and camera")
+    parser.add_argument("--coarse", action="store_true", help="weights of coarse scales in 8 bits, for networks that are large in the binary")
     parser.add_argument("--pool", help="images for calibration, as images.py writes them; default: a few new ones")
     parser.add_argument("--photos", help="for camera: the folder of photographs that it learned from, for calibration")
     parser.add_argument("--clips", default="out/clips", help="for camera: as for train.py")
@@ -185,13 +236,16 @@ def main():
     pair = [np.load(args.folder / package["check"][k]) for k in ("sample", "sigma", "condition", "denoised") if k in package["check"]]
     print("f32  " + " ".join(f"{b:.2f}" for b in before) + " dB")
 
-    if not is_lean(model):
+    wanted = [] if is_lean(model) else [lean]
+    wanted += [coarse] if args.coarse and not is_coarse(model) else []
+    for make in wanted:
         path = args.folder / package["files"]["f32"]["path"]
-        smaller = lean(model)
+        smaller = make(model)
         change = watched(job, session(smaller), clean) - before
-        print("lean " + " ".join(f"{c:+.4f}" for c in change) + " dB of what it was", flush=True)
+        print(f"{make.__name__:6} " + " ".join(f"{c:+.4f}" for c in change) + " dB of what it was", flush=True)
         if np.abs(change).max() > LARGEST_LOSS["f32"]:
-            raise SystemExit(f"weights in 16 bits change a figure by {np.abs(change).max():.3f} dB; at most {LARGEST_LOSS['f32']} dB was to be accepted")
+            raise SystemExit(f"weights in fewer bits change a figure by {np.abs(change).max():.3f} dB; at most {LARGEST_LOSS['f32']} dB was to be accepted")
+        model = smaller
         onnx.save(smaller, path)
         record(args.folder, "f32", path, None)
         pair[-1] = run(session(smaller), pair[:-1])

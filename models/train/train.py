@@ -133,8 +133,10 @@ def begin(network, start, device):
     else:
         import onnx
 
-        stored = onnx.load(start).graph.initializer
-        weights = {i.name.removesuffix(".f16"): torch.from_numpy(onnx.numpy_helper.to_array(i).astype(np.float32)) for i in stored}
+        stored = {i.name: onnx.numpy_helper.to_array(i).astype(np.float32) for i in onnx.load(start).graph.initializer}
+        scales = {name.removesuffix(".scale"): scale for name, scale in stored.items() if name.endswith(".scale")}
+        weights = {name.removesuffix(".f16").removesuffix(".i8"): values for name, values in stored.items() if not name.endswith(".scale")}
+        weights = {name: torch.from_numpy(values * scales.get(name, np.float32(1))) for name, values in weights.items()}
     if hasattr(network, "begin_as") and weights["body.head.weight"].shape != network.body.head.weight.shape:
         network.begin_as(weights)
     else:
