@@ -145,6 +145,11 @@ fn completions_and_man_pages_list_all_commands() {
     for shell in ["bash", "zsh", "fish"] {
         eddy(&format!("completions {shell}")).succeeds().prints("denoise").prints("preview");
     }
+    // Words of values, also where a value may be something else.
+    eddy("completions bash")
+        .succeeds()
+        .prints(r#"compgen -W "auto cpu cuda tensorrt openvino plugin""#)
+        .prints(r#"compgen -W "auto f32 f16 int8""#);
     let place = Place::new();
     eddy("man .").within(&place).succeeds();
     assert!(place.names("").contains(&"eddy-denoise.1".to_owned()), "{:?}", place.names(""));
