@@ -1,6 +1,8 @@
 """Writes a text-to-image system as a folder that Eddy runs.
 
     python export.py glide FOLDER --base base.pt --upsampler upsampler.pt
+    python export.py imagen FOLDER --encoders layout.pt --base frozen-base.pt --upsampler upsampler.pt
+    python export.py unclip FOLDER --encoders contrastive.pt --prior prior.pt --base decoder.pt --upsampler upsampler.pt
 
 Weights of more than 256 values are stored as int8 with a scale per output channel; ONNX Runtime
 expands them when it loads the network.
@@ -68,9 +70,8 @@ def write(network, path, inputs, outputs, arguments, batch):
     onnx.save(model, path)
 
 
-def text(network, folder):
-    write(network, folder / "text_encoder/model.onnx", ["input_ids"], ["last_hidden_state", "pooler_output"],
-          (torch.ones(1, LENGTH, dtype=torch.long),), ["input_ids", "last_hidden_state", "pooler_output"])  # fmt: skip
+def text(network, folder, outputs=("last_hidden_state", "pooler_output")):
+    write(network, folder / "text_encoder/model.onnx", ["input_ids"], list(outputs), (torch.ones(1, LENGTH, dtype=torch.long),), ["input_ids", *outputs])
     (folder / "tokenizer").mkdir(exist_ok=True)
     (folder / "tokenizer/tokenizer.json").write_text(tokenizer())
     settings = {"model_max_length": LENGTH, "pad_token": PADDING, "unk_token": UNKNOWN}
@@ -113,33 +114,78 @@ def toml(spec):
     return "\n".join(lines) + "\n"
 
 
-def glide(args):
-    folder, weights = args.folder, torch.load(args.base)
-    encoder, denoiser = networks.Text(len(VOCABULARY)), networks.Base()
-    encoder.load_state_dict(weights["text"])
-    denoiser.load_state_dict(weights["base"])
-    larger = networks.Upsampler()
-    larger.load_state_dict(torch.load(args.upsampler)["upsampler"])
-    text(encoder, folder)
-    base(denoiser, folder)
-    upsampler(larger, folder, False)
-    for name in ("base", "upsampler"):
-        (folder / name / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=1))
+def loaded(network, path, name):
+    network.load_state_dict(torch.load(path)[name])
+    return network
+
+
+def schedules(folder, **of):
+    for name, scheduler in of.items():
+        (folder / name / "scheduler_config.json").write_text(json.dumps(scheduler, indent=1))
+
+
+def described(folder, description, stages, main=0, is_projected=False):
+    encoder = {"tokenizer": "tokenizer", "network": "text_encoder/model.onnx", "length": LENGTH}
     spec = {
         "name": folder.name,
-        "description": "Makes pictures of 64x64 pixels of colored shapes by a prompt, in GLIDE's form: text-conditioned diffusion and an upsampler",
-        "main": 0,
-        "text": [{"tokenizer": "tokenizer", "network": "text_encoder/model.onnx", "length": LENGTH}],
-        "embedding": {"sequence": [[0]]},
-        "stages": [stage("base", 32, 20, 3.0), stage("upsampler", 64, 4, 1.0, {"enlarged": "bilinear-centers"})],
+        "description": f"Makes pictures of 64x64 pixels of colored shapes by a prompt, in {description}",
+        "main": main,
+        "text": [encoder | ({"is_projected": True} if is_projected else {})],
+        "embedding": {"sequence": [[0]]} | ({"pooled": [0]} if is_projected else {}),
+        "stages": stages,
     }
     (folder / "pipeline.toml").write_text(toml(spec))
 
 
+def glide(args):
+    folder = args.folder
+    text(loaded(networks.Text(len(VOCABULARY)), args.base, "text"), folder)
+    base(loaded(networks.Base(), args.base, "base"), folder)
+    upsampler(loaded(networks.Upsampler(), args.upsampler, "upsampler"), folder, False)
+    schedules(folder, base=SCHEDULER, upsampler=SCHEDULER)
+    stages = [stage("base", 32, 20, 3.0), stage("upsampler", 64, 4, 1.0, {"enlarged": "bilinear-centers"})]
+    described(folder, "GLIDE's form: text-conditioned diffusion and an upsampler", stages)
+
+
+def imagen(args):
+    folder = args.folder
+    text(loaded(networks.Text(len(VOCABULARY)), args.encoders, "text"), folder)
+    base(loaded(networks.Base(), args.base, "base"), folder)
+    upsampler(loaded(networks.Upsampler(), args.upsampler, "upsampler"), folder, True)
+    schedules(folder, base=THRESHOLDED, upsampler=THRESHOLDED)
+    larger = stage("upsampler", 64, 4, 1.0, {"enlarged": "bilinear-centers"}, low_res_scheduler="upsampler/scheduler_config.json")
+    stages = [stage("base", 32, 20, 3.0), larger]
+    described(folder, "Imagen's form: a frozen text encoder, dynamic thresholding, and an upsampler that is told the noise on its input", stages)
+
+
+def unclip(args):
+    folder = args.folder
+    text(loaded(networks.ContrastiveText(len(VOCABULARY)), args.encoders, "text"), folder, ("text_embeds", "last_hidden_state"))
+    image = loaded(networks.ContrastiveImage(), args.encoders, "image")
+    write(image, folder / "image_encoder/model.onnx", ["pixel_values"], ["image_embeds"], (torch.zeros(1, 3, 64, 64),), ["pixel_values", "image_embeds"])
+    prior = loaded(networks.Prior(), args.prior, "prior")
+    names = ["hidden_states", "timestep", "proj_embedding", "encoder_hidden_states"]
+    arguments = (torch.zeros(2, networks.EMBEDDING), torch.zeros(2), torch.zeros(2, networks.EMBEDDING), torch.zeros(2, LENGTH, networks.WIDTH))
+    write(prior, folder / "prior/model.onnx", names, ["predicted_image_embedding"], arguments, [*names, "predicted_image_embedding"])
+    for name, values in zip(("mean", "std"), torch.load(args.prior)["moments"], strict=True):
+        np.save(folder / f"prior/{name}.npy", values.float().numpy())
+    decoder = loaded(networks.Decoder(), args.base, "base")
+    names = ["sample", "timestep", "image_embeds"]
+    write(decoder, folder / "decoder/model.onnx", names, ["out_sample"], (torch.zeros(2, 3, 32, 32), torch.zeros(2), torch.zeros(2, networks.EMBEDDING)), [*names, "out_sample"])
+    upsampler(loaded(networks.Upsampler(), args.upsampler, "upsampler"), folder, False)
+    schedules(folder, prior=SCHEDULER | {"prediction_type": "sample"}, decoder=SCHEDULER, upsampler=SCHEDULER)
+    before = stage("prior", 1, 10, 2.0) | {"state": {"vector": networks.EMBEDDING}, "channels": 1, "normalization": ["prior/mean.npy", "prior/std.npy"]}
+    drawn = stage("decoder", 32, 20, 3.0, prior={"image-embedding": {"encoder": "image_encoder/model.onnx", "size": 64}})
+    stages = [before, drawn, stage("upsampler", 64, 4, 1.0, {"enlarged": "bilinear-centers"})]
+    described(folder, "DALL-E 2's form: a diffusion prior over the embedding of an image, and a decoder", stages, main=1, is_projected=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("system", choices=["glide"])
+    parser.add_argument("system", choices=["glide", "imagen", "unclip"])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--encoders", type=Path)
+    parser.add_argument("--prior", type=Path)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--upsampler", type=Path)
     arguments = parser.parse_args()

@@ -274,16 +274,3 @@ class Decoder(Base):
         # The embedding has length 1, and its values a deviation of 1 / sqrt(128).
         tokens = self.tokens(image_embeds * EMBEDDING**0.5).view(-1, self.TOKENS, WIDTH)
         return super().forward(sample, timestep, tokens)
-
-
-class Language(nn.Module):
-    """A text encoder that learns from text alone, by filling in words (Devlin et al. 2019), as
-    Imagen's T5 does in its own way (Raffel et al. 2020)."""
-
-    def __init__(self, vocabulary):
-        super().__init__()
-        self.text = Text(vocabulary)
-        self.words = nn.Linear(WIDTH, vocabulary)
-
-    def forward(self, ids):
-        return self.words(self.text(ids)[0])

@@ -154,6 +154,7 @@ class PriorPart:
         self.modules = {"prior": self.prior}
         embeddings = self.image(planes(Pool(args.pool, 1).pictures[:2000]))
         self.moments = embeddings.mean(0), embeddings.std(0)
+        self.extra = {"moments": self.moments}
 
     def loss(self, pool, count):
         x, tokens = pool.batch(count)
@@ -183,28 +184,13 @@ class DecoderPart:
         return F.mse_loss(self.decoder(state, timestep, embedding), v)
 
 
-class LanguagePart:
-    """Imagen's form: a text encoder that has seen text alone."""
-
-    def __init__(self, args):
-        self.language = networks.Language(len(VOCABULARY))
-        self.modules = {"language": self.language}
-
-    def loss(self, pool, count):
-        texts = [caption(random_scene(pool.rng), pool.rng) for _ in range(count)]
-        tokens = torch.tensor([ids(text) for text in texts])
-        hidden = (torch.rand(tokens.shape) < 0.2) & (tokens > 1)
-        seen = torch.where(hidden, 1, tokens)
-        return F.cross_entropy(self.language(seen)[hidden], tokens[hidden])
-
-
 class FrozenBasePart(BasePart):
-    """Imagen's form: the base of a text encoder that does not change."""
+    """Imagen's form: the base of a text encoder that was trained before, and does not change."""
 
     def __init__(self, args):
-        language = networks.Language(len(VOCABULARY))
-        language.load_state_dict(torch.load(args.encoders)["language"])
-        self.text, self.base = language.text.eval().requires_grad_(False), networks.Base()
+        self.text, self.base = networks.Text(len(VOCABULARY)), networks.Base()
+        self.text.load_state_dict(torch.load(args.encoders)["text"])
+        self.text.eval().requires_grad_(False)
         self.modules = {"base": self.base}
 
     def images(self, modules, texts, scale, steps=16, seed=0):
@@ -213,7 +199,7 @@ class FrozenBasePart(BasePart):
 
 PARTS = {
     "layout": LayoutPart, "base": BasePart, "upsampler": UpsamplerPart, "contrastive": ContrastivePart, "prior": PriorPart,
-    "decoder": DecoderPart, "language": LanguagePart, "frozen-base": FrozenBasePart,
+    "decoder": DecoderPart, "frozen-base": FrozenBasePart,
 }  # fmt: skip
 
 
@@ -263,16 +249,17 @@ def main():
             print(f"{minutes:.1f} min, step {step}: loss {np.mean(losses[-100:]):.4f}", flush=True)
         if minutes - evaluated > args.every:
             evaluated = minutes
-            save(args.result, modules, average)
+            save(args.result, part, average)
             if reader is not None:
                 evaluate(part, average.copies, reader, texts, tests, (1.0, 3.0))
-    save(args.result, modules, average)
+    save(args.result, part, average)
     if reader is not None:
         evaluate(part, average.copies, reader, texts, tests, (1.0, 2.0, 3.0, 5.0))
 
 
-def save(path, modules, average):
-    parts = {name: module.state_dict() for name, module in zip(modules, average.copies, strict=True)}
+def save(path, part, average):
+    modules = part.modules
+    parts = getattr(part, "extra", {}) | {name: module.state_dict() for name, module in zip(modules, average.copies, strict=True)}
     parts |= {f"raw-{name}": module.state_dict() for name, module in modules.items()}
     torch.save(parts, path.with_suffix(".part"))
     path.with_suffix(".part").rename(path)
