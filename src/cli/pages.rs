@@ -34,18 +34,24 @@ impl Completions {
 fn with_words(command: Command) -> Command {
     command.mut_subcommands(with_words).mut_args(|option| {
         let words = words(&option);
-        if words.is_empty() { option } else { option.value_parser(PossibleValuesParser::new(words)) }
+        if words.is_empty() {
+            option
+        } else {
+            option.value_parser(PossibleValuesParser::new(words))
+        }
     })
 }
 
-/// The lowercase words of a value's name, without `[suffix]`; none if it has no alternatives.
-fn words(option: &Arg) -> Vec<String> {
+/// The lowercase words of a value's name, without `[suffix]`; none if it has no alternatives. They
+/// stay until the process ends, which is soon.
+fn words(option: &Arg) -> Vec<&'static str> {
     let alternatives = option.get_value_names().into_iter().flatten();
-    let alternatives = alternatives.flat_map(|name| name.split('|').skip_while(|_| !name.contains('|')));
+    let alternatives =
+        alternatives.flat_map(|name| name.split('|').skip_while(|_| !name.contains('|')));
     let words = alternatives.map(|word| word.split('[').next().unwrap_or(word));
     words
         .filter(|word| !word.contains(|c: char| c.is_ascii_uppercase()))
-        .map(str::to_owned)
+        .map(|word| &*word.to_owned().leak())
         .collect()
 }
 

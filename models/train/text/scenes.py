@@ -6,7 +6,7 @@ check it.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -96,6 +96,22 @@ def random_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
         same = pair and (groups[0].color, groups[0].shape) == (groups[1].color, groups[1].shape)
         if not same and is_held_out(scene) == held_out:
             return scene
+
+
+def altered(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A scene that differs from another in one thing."""
+    while True:
+        groups, relation = list(scene.groups), scene.relation
+        i = int(rng.integers(len(groups)))
+        kind = str(rng.choice(["count", "color", "shape", "texture", "size"] + ["relation"] * (2 * (relation is not None))))
+        if kind == "relation":
+            relation = str(rng.choice(RELATIONS))
+        else:
+            values = {"count": range(1, 4 if relation else 5), "color": list(COLORS), "shape": SHAPES, "texture": TEXTURES, "size": SIZES}[kind]
+            groups[i] = replace(groups[i], **{kind: values[int(rng.integers(len(values)))]})
+        other = Scene(tuple(groups), relation)
+        if other != scene:
+            return other
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from diffusion import STEPS, Optimizer, noised, sample
 from reader import Reader, planes, read, score
-from scenes import COLORS, SHAPES, SIZES, TEXTURES, caption, drawn, random_scene
+from scenes import COLORS, SHAPES, SIZES, TEXTURES, altered, caption, drawn, random_scene
 from words import VOCABULARY, ids
 
 
@@ -22,11 +22,15 @@ class Pool:
         self.scenes = pickle.loads((folder / "scenes.pickle").read_bytes())
         self.rng = np.random.default_rng(seed)
 
+    def drawn(self, count):
+        """Pictures [B, 3, 64, 64] from -1 to 1, and their scenes."""
+        at = np.sort(self.rng.integers(0, len(self.scenes), count))
+        return planes(self.pictures[at]), [self.scenes[i] for i in at]
+
     def batch(self, count):
         """Pictures [B, 3, 64, 64] from -1 to 1, and the ids of captions."""
-        at = np.sort(self.rng.integers(0, len(self.scenes), count))
-        texts = [caption(self.scenes[i], self.rng) for i in at]
-        return planes(self.pictures[at]), torch.tensor([ids(text) for text in texts])
+        pictures, scenes = self.drawn(count)
+        return pictures, torch.tensor([ids(caption(scene, self.rng)) for scene in scenes])
 
 
 class Average:
@@ -122,7 +126,10 @@ class UpsamplerPart:
 
 
 class ContrastivePart:
-    """The encoders of DALL-E 2's form, which learn which caption is of which picture."""
+    """The encoders of DALL-E 2's form, which learn which caption is of which picture: of the captions of
+    other pictures, and of some that are wrong in one thing."""
+
+    ALTERED = 3
 
     def __init__(self, args):
         self.text, self.image = networks.ContrastiveText(len(VOCABULARY)), networks.ContrastiveImage()
@@ -132,10 +139,15 @@ class ContrastivePart:
         self.modules = {"text": self.text, "image": self.image, "scale": scale}
 
     def loss(self, pool, count):
-        x, tokens = pool.batch(count)
-        logits = self.temperature.clamp(max=4.6).exp() * self.image(x) @ self.text(tokens)[0].T
-        own = torch.arange(count)
-        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        x, scenes = pool.drawn(count)
+        others = [altered(scene, pool.rng) for scene in scenes for _ in range(self.ALTERED)]
+        tokens = torch.tensor([ids(caption(scene, pool.rng)) for scene in [*scenes, *others]])
+        factor, embeddings = self.temperature.clamp(max=4.6).exp(), self.image(x)
+        own, others = self.text(tokens)[0].split([count, count * self.ALTERED])
+        logits = factor * embeddings @ own.T
+        wrong = factor * torch.einsum("bd,bnd->bn", embeddings, others.view(count, self.ALTERED, -1))
+        right = torch.arange(count)
+        return (F.cross_entropy(torch.cat([logits, wrong], 1), right) + F.cross_entropy(logits.T, right)) / 2
 
 
 def contrastive(args):
