@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from reader import HEADS, Reader, planes, read, score  # noqa: E402
 from scenes import Scene, caption, drawn, picture, random_scene  # noqa: E402
 
-SYSTEMS = {"shapes-glide": "GLIDE's form"}
+SYSTEMS = {"shapes-glide": "GLIDE's form", "shapes-unclip": "DALL-E 2's form", "shapes-imagen": "Imagen's form"}
 SCALES, STEPS = (1, 2, 3, 5), (5, 10, 20, 40)
 CAPTIONS = 120
 COLUMNS = [*HEADS, "position", "all"]
@@ -40,8 +40,6 @@ eddy generate --prompt "two red circles above a striped blue square" -o shapes.p
 **Words.** One to three shapes a group (four if it is alone): circle, square, triangle, star, heart;
 in red, orange, yellow, green, blue, purple; plain, striped or dotted; small or large; above, below,
 left of or right of another group. Some synonyms are known. Eddy names words that are not.
-
-**They are not trained to the end**: groups still swap their places and run into each other.
 
 ![Pictures and their captions]({sheet})
 
@@ -70,29 +68,31 @@ def row(name, shown):
     return f"| {name} | " + " | ".join(f"{100 * shown[column]:.1f}" for column in COLUMNS) + " |"
 
 
-def sheet(eddy, model, path):
-    """A contact sheet of captions that are written below their pictures."""
+def sheet(eddy, models, path):
+    """A contact sheet of captions that are written below their pictures, for each system."""
     texts = [
         "two red circles above a striped blue square", "three green stars", "a large yellow heart",
         "two purple triangles left of three orange squares", "a dotted red heart right of a blue star", "four blue circles",
         "a striped purple square below two red hearts", "three yellow stars above a green triangle", "two small orange circles",
         "a green heart left of a red triangle", "three blue squares below two yellow circles", "a dotted purple star",
     ]  # fmt: skip
-    pictures = generated(eddy, model, texts)
-    scale, columns, room = 2, 6, 40
+    scale, columns, room, title = 2, 6, 40, 24
     side = 64 * scale
-    whole = Image.new("RGB", (columns * (side + 12) + 12, 2 * (side + room + 12) + 12), "white")
-    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(11)
-    for i, (text, picture) in enumerate(zip(texts, pictures, strict=True)):
-        x, y = 12 + (i % columns) * (side + 12), 12 + (i // columns) * (side + room + 12)
-        whole.paste(Image.fromarray(picture).resize((side, side), Image.LANCZOS), (x, y))
-        lines, line = [], ""
-        for word in text.split():
-            if draw.textlength(f"{line} {word}", font) > side:
-                lines, line = [*lines, line], word
-            else:
-                line = f"{line} {word}".strip()
-        draw.multiline_text((x, y + side + 3), "\n".join([*lines, line]), "black", font, spacing=1)
+    height = title + 2 * (side + room + 12)
+    whole = Image.new("RGB", (columns * (side + 12) + 12, height * len(models) + 12), "white")
+    draw, font, large = ImageDraw.Draw(whole), ImageFont.load_default(11), ImageFont.load_default(15)
+    for block, model in enumerate(models):
+        draw.text((12, block * height + 8), f"{model}: {SYSTEMS[model]}", "black", large)
+        for i, (text, picture) in enumerate(zip(texts, generated(eddy, model, texts), strict=True)):
+            x, y = 12 + (i % columns) * (side + 12), block * height + title + 12 + (i // columns) * (side + room + 12)
+            whole.paste(Image.fromarray(picture).resize((side, side), Image.LANCZOS), (x, y))
+            lines, line = [], ""
+            for word in text.split():
+                if draw.textlength(f"{line} {word}", font) > side:
+                    lines, line = [*lines, line], word
+                else:
+                    line = f"{line} {word}".strip()
+            draw.multiline_text((x, y + side + 3), "\n".join([*lines, line]), "black", font, spacing=1)
     whole.save(path, optimize=True)
 
 
@@ -116,11 +116,11 @@ def main(eddy, weights):
         lines.append(f"## `{model}`: {form}\n\nGuidance scale, at the default number of steps:\n\n{head}")
         by_scale = {scale: shown(generated(eddy, model, texts, "--guidance-scale", scale), scenes) for scale in SCALES}
         lines += [row(scale, by_scale[scale]) for scale in SCALES]
-        lines.append(f"\nSteps of the first stage, at the default guidance scale:\n\n{head}")
+        lines.append(f"\nSteps of the main stage, at the default guidance scale:\n\n{head}")
         lines += [row(steps, shown(generated(eddy, model, texts, "--steps", steps), scenes)) for steps in STEPS]
         pictures = generated(eddy, model, texts)
         lines.append(f"\nCaptions of scenes that training showed, and of others, by default:\n\n{head}")
         for name, part in (("shown", slice(0, None, 2)), ("held out", slice(1, None, 2))):
             lines.append(row(name, shown(pictures[part], scenes[part])))
     (DOCS / "shapes.md").write_text("\n".join(lines) + "\n")
-    sheet(eddy, next(iter(SYSTEMS)), DOCS / "shapes.png")
+    sheet(eddy, list(SYSTEMS), DOCS / "shapes.png")
