@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::model::ModelFolder;
 use crate::network::Interface;
 use crate::stages::{
-    ConcatCondition, DEFAULT_NOISE_LEVEL, Enlargement, GuidanceSpec, MicroConditions, OUTPUTS,
-    PipelineSpec, PlanRequest, SAMPLES, StageSchedule, StageSpec, StateSpec, TIMESTEPS,
-    guidance_embedding, variance_ratios,
+    ConcatCondition, Enlargement, GuidanceSpec, MicroConditions, OUTPUTS, PipelineSpec,
+    PlanRequest, SAMPLES, StageSchedule, StageSpec, StateSpec, TIMESTEPS, guidance_embedding,
+    variance_ratios,
 };
 
 const ONCE: When = When::Once;
@@ -268,7 +268,7 @@ impl Conditions<'_> {
                 return self.cast(port, &value, Element::F32);
             }
             "class_labels" if stage.low_res_scheduler.is_some() => {
-                let value = self.row(port, &[DEFAULT_NOISE_LEVEL as f64]);
+                let value = self.row(port, &[stage.defaults.noise_level as f64]);
                 return self.cast(port, &value, Element::F32);
             }
             _ => (None, Element::F32),
@@ -339,10 +339,9 @@ impl Conditions<'_> {
         let mut value = resize(builder, how, &small, &self.sides);
         if let Some(file) = &stage.low_res_scheduler {
             let schedule = StageSchedule::read(folder, file)?;
-            let [signal, sigma] = schedule.level(DEFAULT_NOISE_LEVEL).ok_or_else(|| {
-                let problem = format!(
-                    "its {file} has no level of noise for the timestep {DEFAULT_NOISE_LEVEL}"
-                );
+            let level = stage.defaults.noise_level;
+            let [signal, sigma] = schedule.level(level).ok_or_else(|| {
+                let problem = format!("its {file} has no level of noise for the timestep {level}");
                 Error::model(folder.to_string(), problem)
             })?;
             let name = format!("{LOW_NOISE}{suffix}");

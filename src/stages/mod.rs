@@ -65,7 +65,6 @@ pub use spec::{
     PipelineSpec, PriorConditioning, StageDefaults, StageSpec, StateSpec, StrengthSpec, TextSpec,
 };
 use stage::StageRun;
-pub(crate) use stage_images::DEFAULT_NOISE_LEVEL;
 pub(crate) use stage_schedule::{PlanRequest, StageSchedule};
 pub use text::{Embedding, Embeddings};
 pub(crate) use text::{hidden_output, pooled_output};

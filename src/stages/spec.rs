@@ -277,6 +277,11 @@ fn one() -> f64 {
     1.0
 }
 
+/// The level of DeepFloyd IF's pipelines.
+pub(super) fn noise_level() -> usize {
+    250
+}
+
 /// What is concatenated to the state along the channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -391,6 +396,9 @@ pub struct StageDefaults {
     /// The same where a mask is given, too; by default `strength`.
     #[serde(default)]
     pub inpaint_strength: Option<f64>,
+    /// The timestep whose noise is put on the image that is enlarged.
+    #[serde(default = "noise_level")]
+    pub noise_level: usize,
     /// The factor of a ControlNet's residuals.
     #[serde(default = "one")]
     pub control_scale: f64,

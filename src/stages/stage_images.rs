@@ -33,9 +33,6 @@ pub(super) struct Given {
     pub(super) is_filled: bool,
 }
 
-/// The timestep of the noise on an enlarged image where a request leaves it open.
-pub(crate) const DEFAULT_NOISE_LEVEL: usize = 250;
-
 impl StageRun<'_> {
     /// Factors of image and noise at a timestep of the schedule in a file.
     fn noise_at(&self, file: &str, timestep: usize) -> Result<[f64; 2]> {
@@ -70,7 +67,7 @@ impl StageRun<'_> {
         given.concat = Some(match &self.stage.low_res_scheduler {
             None => large,
             Some(file) => {
-                let level = self.request.noise_level.unwrap_or(DEFAULT_NOISE_LEVEL);
+                let level = self.request.noise_level.unwrap_or(self.stage.defaults.noise_level);
                 let [signal, sigma] = self.noise_at(file, level)?;
                 given.label = Some(level as f32);
                 given.level = Some(level);
@@ -195,8 +192,7 @@ impl StageRun<'_> {
 
     /// A small image with the noise that the upscaler was trained with.
     fn low_res(&self, image: &Image, shape: Shape, draws: &mut NoiseSequence) -> Result<Given> {
-        const DEFAULT_LEVEL: usize = 20;
-        let level = self.request.noise_level.unwrap_or(DEFAULT_LEVEL);
+        let level = self.request.noise_level.unwrap_or(self.stage.defaults.noise_level);
         let file = self.stage.low_res_scheduler.as_deref().unwrap_or_default();
         let [signal, sigma] = self.noise_at(file, level)?;
         let range = Range::new(-1.0, 1.0)?;

@@ -154,6 +154,7 @@ def imagen(args):
     upsampler(loaded(networks.Upsampler(), args.upsampler, "upsampler"), folder, True)
     schedules(folder, base=THRESHOLDED, upsampler=THRESHOLDED)
     larger = stage("upsampler", 64, 4, 1.0, {"enlarged": "bilinear-centers"}, low_res_scheduler="upsampler/scheduler_config.json")
+    larger["defaults"]["noise_level"] = 60
     stages = [stage("base", 32, 20, 3.0), larger]
     described(folder, "Imagen's form: a frozen text encoder, dynamic thresholding, and an upsampler that is told the noise on its input", stages)
 

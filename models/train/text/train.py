@@ -108,8 +108,9 @@ class LayoutPart:
 
 
 class UpsamplerPart:
-    """The upsampler of GLIDE's form and of Imagen's: it learns with noise on the small image, of a
-    timestep that it is told (Ho et al. 2022), which is 0 for GLIDE."""
+    """The upsampler of GLIDE's form and of Imagen's: it learns with noise on the enlarged image, of a
+    timestep that it is told (Ho et al. 2022), which is 0 for GLIDE. A little that it is not told makes it
+    robust against the errors of small images that were sampled."""
 
     def __init__(self, args):
         self.upsampler = networks.Upsampler()
@@ -118,8 +119,9 @@ class UpsamplerPart:
     def loss(self, pool, count):
         x, _ = pool.batch(count)
         level = (torch.rand(count) ** 2 * 400).long() * (torch.rand(count) < 0.7)
-        small = noised(F.avg_pool2d(x, 2), level)[0]
-        large = F.interpolate(small, scale_factor=2, mode="bilinear")
+        small = F.avg_pool2d(x, 2)
+        small = small + 0.04 * torch.rand(count, 1, 1, 1) * torch.randn_like(small)
+        large = noised(F.interpolate(small, scale_factor=2, mode="bilinear"), level)[0]
         timestep = torch.randint(0, STEPS, (count,))
         state, v = noised(x, timestep)
         return F.mse_loss(self.upsampler(torch.cat([state, large], 1), timestep, level), v)

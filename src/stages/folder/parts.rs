@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::Config;
 use crate::stages::spec::{
     AutoencoderSpec, ConcatCondition, GuidanceSpec, MicroConditions, PipelineSpec,
-    PriorConditioning, StageDefaults, StageSpec, StateSpec, StrengthSpec, TextSpec,
+    PriorConditioning, StageDefaults, StageSpec, StateSpec, StrengthSpec, TextSpec, noise_level,
 };
 
 /// The scale of pixels to latents of Stable Diffusion's autoencoder, where its configuration is
@@ -181,6 +181,7 @@ impl Folder<'_> {
                 strength,
                 inpaint_strength: None,
                 control_scale: 1.0,
+                noise_level: noise_level(),
                 size: [scale * sides[1], scale * sides[0]],
             },
         })

@@ -91,6 +91,7 @@ impl Folder<'_> {
         let mut stage = self.stage("unet", 1, (75, 1.0), 9.0)?;
         stage.concat = ConcatCondition::LowRes;
         stage.low_res_scheduler = Some("low_res_scheduler/scheduler_config.json".into());
+        stage.defaults.noise_level = 20;
         Ok(PipelineSpec {
             text: vec![self.text(1, None, 0)?],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
