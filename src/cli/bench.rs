@@ -11,6 +11,7 @@ use serde_json::json;
 use super::bench_suite::{Suite, SuiteOptions};
 use super::bench_video::VideoBench;
 use super::dry_run::{DryRun, noisy_frame};
+use super::io_args::evaluations as count_of;
 use super::onnx_options::OnnxOptions;
 use super::options::Size;
 use super::run_args::RunArgs;
@@ -146,13 +147,14 @@ impl Arguments {
         // The power of both halves of a round is about the same.
         let energy = power.and_then(|power| power.watts()).map(|watts| watts * whole / 1e3);
         let mut text = format!(
-            "{name} {precision} on {device}, {width}x{height}, {evaluations} evaluations a frame, \
+            "{name} {precision} on {device}, {width}x{height}, {} a frame, \
              medians of {rounds} rounds\n  \
              bare session   {bare:8.2} ms\n  \
              whole frame    {whole:8.2} ms\n  \
              ratio          {ratio:8.3}\n  \
              start-up       {start_up:8.2} ms\n  \
              peak resident  {:8.1} MiB",
+            count_of(evaluations),
             peak as f64 / f64::from(1 << 20)
         );
         if let Some(energy) = energy {

@@ -46,19 +46,19 @@ pub(super) struct SuiteOptions {
     suite: bool,
 
     /// Measure these models in place of the bundled ones
-    #[arg(long, value_name = "MODEL,...", value_delimiter = ',', requires = "suite")]
+    #[arg(long, value_name = "MODEL,...", value_delimiter = ',', conflicts_with = "model")]
     models: Vec<String>,
 
     /// Measure at these sizes in place of 640x480, 1280x720 and 1920x1080
-    #[arg(long, value_name = "WxH,...", value_delimiter = ',', requires = "suite")]
+    #[arg(long, value_name = "WxH,...", value_delimiter = ',', conflicts_with = "model")]
     sizes: Vec<Size>,
 
     /// Save the record as JSON, after each figure
-    #[arg(short, long, value_name = "FILE.json", requires = "suite")]
+    #[arg(short, long, value_name = "FILE.json", conflicts_with = "model")]
     output: Option<PathBuf>,
 
     /// Compare with the record of an earlier suite
-    #[arg(long, value_name = "OLD.json", requires = "suite")]
+    #[arg(long, value_name = "OLD.json", conflicts_with = "model")]
     compare: Option<PathBuf>,
 }
 
@@ -260,7 +260,12 @@ impl Session {
     /// The time limit of one figure, in multiples of the duration of a figure, within that of the
     /// suite.
     fn limit(&self, seconds: f64) -> Duration {
+        /// In less time, nothing is measured.
+        const SHORTEST: Duration = Duration::from_secs(2);
         let left = self.deadline.saturating_duration_since(Instant::now());
+        if left < SHORTEST {
+            return Duration::ZERO;
+        }
         Duration::from_secs_f64(self.scaled(seconds)).min(left)
     }
 

@@ -168,7 +168,7 @@ impl Session {
         ];
         let is_cpu = record.machine.device.as_ref().is_none_or(|device| device == "cpu");
         if is_cpu && row.precision == Some(Precision::F16) {
-            row.note = Some("left out: on a CPU, f16 is slower than f32".into());
+            row.note = Some("left out: on a CPU, f16 is not faster than f32".into());
             return Ok(());
         }
         let [longest, limit] = STREAM_SECONDS;
