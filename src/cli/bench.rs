@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use eddy::machine::{self, PowerMeter};
-use eddy::model::Precision;
+use eddy::model::{Package, Precision};
 use eddy::network::Network;
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use super::bench_video::VideoBench;
 use super::dry_run::{DryRun, noisy_frame};
 use super::io_args::evaluations as count_of;
 use super::onnx_options::OnnxOptions;
-use super::options::Size;
+use super::options::{Opened, Size};
 use super::run_args::RunArgs;
 
 /// Measure the speed of a model: the time of a frame, or frames per second of video
@@ -99,9 +99,21 @@ impl Arguments {
             return VideoBench { package, opened, size, precisions, seconds, tile, budget }
                 .run(self.run.console);
         }
+        self.image(&package, &opened, seconds, started)
+    }
+
+    /// Measures whole images, in rounds with the network alone.
+    fn image(
+        &self,
+        package: &Package,
+        opened: &Opened,
+        seconds: f64,
+        started: Instant,
+    ) -> anyhow::Result<()> {
         let size = self.size.unwrap_or(Size { width: 640, height: 480 });
-        let precision = self.run.precision.on(device, &package);
-        let mut network = opened.network(&package, precision)?;
+        let device = opened.device();
+        let precision = self.run.precision.on(device, package);
+        let mut network = opened.network(package, precision)?;
         let start_up = started.elapsed();
         let dry_run = DryRun {
             steps: self.steps.into(),

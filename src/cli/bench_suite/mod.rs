@@ -34,14 +34,13 @@ use super::run_args::RunArgs;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Suite")]
 pub(super) struct SuiteOptions {
-    /// Measure this machine: start, memory, every bundled network for images at each size and
-    /// precision, streams with and without --temporal, energy and temperature where the kernel
-    /// reports them, and other programs where they are installed (ffmpeg, Python's onnxruntime,
-    /// OpenCV, realesrgan-ncnn-vulkan)
+    /// Measure this machine with every bundled network for images, and other programs beside it
     ///
-    /// It ends within ten minutes, or S times that with --seconds S above 1; what there is no time
-    /// for is left out, and the tables say so. They are printed in Markdown, or as one JSON object
-    /// with --json.
+    /// That is start and memory, each size and precision, streams with and without --temporal,
+    /// energy and temperature where the kernel reports them, and what is installed of ffmpeg,
+    /// Python's onnxruntime, OpenCV and realesrgan-ncnn-vulkan. It ends within ten minutes, or S
+    /// times that with --seconds S above 1; what there is no time for is left out, and the tables
+    /// say so. They are printed in Markdown, or as one JSON object with --json.
     #[arg(long, conflicts_with_all = ["model", "video", "size", "steps", "within"])]
     suite: bool,
 

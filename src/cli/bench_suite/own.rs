@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::super::bench::median;
 use super::super::dry_run::noisy_frame;
+use super::super::io_args::counted;
 use super::super::options::Size;
 use super::child::{self, Failure, Finished};
 use super::record::{Kind, Record, Row, bytes};
@@ -216,7 +217,7 @@ fn fill(row: &mut Row, found: &Value, figures: &[&str], record: &mut Record) {
     figures.iter().for_each(|name| row.set(name, found[name].as_f64()));
     let rounds = row.get("rounds").unwrap_or(f64::INFINITY);
     if row.kind == Kind::Image && rounds < ROUNDS as f64 {
-        row.note = Some(format!("of {rounds} round{}", if rounds > 1.0 { "s" } else { "" }));
+        row.note = Some(format!("of {}", counted(rounds as u64, "round")));
     }
     let text = |name: &str| found[name].as_str().map(str::to_owned);
     let machine = &mut record.machine;
