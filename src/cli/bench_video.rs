@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
-use eddy::machine;
+use eddy::machine::{self, PowerMeter};
 use eddy::media::stream::{
     Chroma, PixelFormat, Rate, ReadOutcome, Sink, Source, VideoFormat, VideoFrame,
 };
@@ -18,7 +18,7 @@ use super::interrupt;
 use super::options::{Opened, Size};
 
 /// The sizes of the table.
-const SIZES: [[usize; 2]; 3] = [[640, 480], [1280, 720], [1920, 1080]];
+pub(super) const SIZES: [[usize; 2]; 3] = [[640, 480], [1280, 720], [1920, 1080]];
 
 /// Each measurement runs at least this many frames.
 const MIN_FRAMES: u64 = 12;
@@ -67,7 +67,7 @@ impl VideoBench<'_> {
                     self.package.load_with_fallback(runtime, *precision, options)
                 })?;
                 let bare = self.bare_fps(&mut network, [width, height])?;
-                let mut fps = |mode| -> eddy::Result<f64> {
+                let mut fps = |mode| -> eddy::Result<(f64, Option<f64>)> {
                     let options = DenoiseOptions {
                         tile: self.tile,
                         budget: self.budget,
@@ -76,8 +76,9 @@ impl VideoBench<'_> {
                     let denoiser = Denoiser::new(manifest, &mut network, options)?;
                     self.fps(Candidate { denoiser, precision: *precision }, [width, height], mode)
                 };
-                let single = fps(Mode::FrameByFrame)?;
-                let (parallel, temporal) = (fps(Mode::InParallel)?, fps(Mode::Temporal)?);
+                let (single, _) = fps(Mode::FrameByFrame)?;
+                let (parallel, energy) = fps(Mode::InParallel)?;
+                let (temporal, temporal_energy) = fps(Mode::Temporal)?;
                 let peak = machine::peak_resident_memory();
                 let mebibytes = peak as f64 / f64::from(1 << 20);
                 let row = format!(
@@ -88,7 +89,10 @@ impl VideoBench<'_> {
                     "model": manifest.name, "precision": precision.name(), "width": width,
                     "height": height,
                     "fps_network": bare, "fps_one_by_one": single, "fps": parallel,
-                    "fps_temporal": temporal, "peak_resident_bytes": peak,
+                    "fps_temporal": temporal, "energy_j": energy,
+                    "energy_temporal_j": temporal_energy,
+                    "temperature_c": machine::temperature().map(|it| it.celsius),
+                    "onnxruntime": self.opened.runtime.version(), "peak_resident_bytes": peak,
                     "device": device.to_string(), "cpu": machine::cpu_name(),
                     "threads": cores,
                 });
@@ -119,8 +123,14 @@ impl VideoBench<'_> {
         Ok(count as f64 / started.elapsed().as_secs_f64())
     }
 
-    /// Frames per second, measured with the threads of a file stream.
-    fn fps(&self, candidate: Candidate<'_>, size: [usize; 2], mode: Mode) -> eddy::Result<f64> {
+    /// Frames per second, measured with the threads of a file stream, and the energy of a frame in
+    /// joules, where the kernel reports it.
+    fn fps(
+        &self,
+        candidate: Candidate<'_>,
+        size: [usize; 2],
+        mode: Mode,
+    ) -> eddy::Result<(f64, Option<f64>)> {
         let source = Scene::new(size, Duration::from_secs_f64(self.seconds));
         let video = source.video.clone();
         let temporal = mode == Mode::Temporal;
@@ -129,11 +139,16 @@ impl VideoBench<'_> {
             denoiser = denoiser.with_frames_in_parallel(ParallelChoice::IfFaster)?;
         }
         let sink = NullSink(video);
-        let watch = &mut |_: &RunStatus<'_>| interrupt::poll();
+        let mut power = PowerMeter::start();
+        let watch = &mut |_: &RunStatus<'_>| {
+            power.iter_mut().for_each(PowerMeter::sample);
+            interrupt::poll()
+        };
         let (summary, ended) =
             run(Box::new(source), Box::new(sink), &mut denoiser, PipelineOptions::default(), watch);
         ended?;
-        Ok(summary.counters.rate())
+        let rate = summary.counters.rate();
+        Ok((rate, power.and_then(|power| power.watts()).map(|watts| watts / rate)))
     }
 }
 
@@ -146,6 +161,17 @@ enum Mode {
     InParallel,
     /// With previous ones.
     Temporal,
+}
+
+/// The bytes of `count` frames of the scene that is measured, in planar 4:2:0 of 8 bits.
+pub(super) fn frames(size: [usize; 2], count: usize) -> eddy::Result<Vec<u8>> {
+    let mut scene = Scene::new(size, Duration::MAX);
+    let (mut frame, mut bytes) = (VideoFrame::default(), Vec::new());
+    for _ in 0..count {
+        scene.next(&mut frame)?;
+        bytes.extend_from_slice(&frame.bytes);
+    }
+    Ok(bytes)
 }
 
 /// A static shaded scene with new noise in each frame, of limited duration.

@@ -3,12 +3,13 @@
 
 use std::ops::ControlFlow;
 
-use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
+use eddy::diffusion::{NoiseAt, NoiseSource, Philox, Progress};
 use eddy::media::{Image, Metadata, Samples};
 use eddy::model::{Manifest, Task};
 use eddy::network::Network;
 use eddy::task::{
-    Budget, DenoiseOptions, Denoiser, SigmaChoice, TileChoice, UpscaleOptions, Upscaler,
+    Budget, DenoiseOptions, Denoiser, GenerateOptions, GenerateRequest, Generator, SigmaChoice,
+    TileChoice, UpscaleOptions, Upscaler, as_images,
 };
 
 use super::interrupt;
@@ -22,7 +23,7 @@ pub(super) struct DryRun {
 }
 
 impl DryRun {
-    /// Processes `image` and returns the number of evaluations.
+    /// Processes `image`, or generates one of its size, and returns the number of evaluations.
     pub(super) fn run(
         &self,
         manifest: &Manifest,
@@ -36,6 +37,19 @@ impl DryRun {
             let options = UpscaleOptions { steps, tile, budget, ..UpscaleOptions::default() };
             let (_, report) = Upscaler::new(manifest, network, options)?.upscale(&image, on)?;
             return Ok(report.tiles * report.steps);
+        }
+        if manifest.task == Task::Generate {
+            let options = GenerateOptions { steps, tile, budget, ..GenerateOptions::default() };
+            let mut evaluations = 0;
+            let on = &mut |progress: Progress| {
+                evaluations = progress.total;
+                ControlFlow::Continue(())
+            };
+            let mut generator = Generator::new(manifest, network, options)?;
+            let (size, range) = ([image.width, image.height], generator.range());
+            let request = GenerateRequest { seeds: vec![0], ..GenerateRequest::default() };
+            as_images(&generator.generate(size, request, on)?, range)?;
+            return Ok(evaluations);
         }
         let options = DenoiseOptions {
             sigma: SigmaChoice::Known(25.0),

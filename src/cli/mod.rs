@@ -8,6 +8,7 @@ use eddy::model::{Package, bundled_names};
 use eddy::network::{EMBEDDED_SHA256, EMBEDDED_VERSION};
 
 mod bench;
+mod bench_suite;
 mod bench_video;
 mod check;
 mod compile;

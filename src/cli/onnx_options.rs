@@ -217,6 +217,14 @@ pub(crate) fn compiled(model: &str) -> eddy::Result<Option<CompiledFile>> {
 }
 
 impl OnnxOptions {
+    /// Refuses a description where no .onnx is taken.
+    pub(crate) fn refuse(&self) -> eddy::Result<()> {
+        if self.description() == Description::default() {
+            return Ok(());
+        }
+        Err(eddy::Error::usage("leave out the options that describe an .onnx; none is named"))
+    }
+
     /// The description of the network.
     pub(crate) fn description(&self) -> Description {
         let single = |range: [f64; 2]| range.map(|value| value as f32);

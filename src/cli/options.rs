@@ -1,5 +1,6 @@
 //! Options that several commands share.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -144,16 +145,45 @@ impl DeviceOptions {
 
     /// Opens the library, and that of a plugin, without choosing a device.
     pub(crate) fn runtime(&self) -> eddy::Result<Arc<Runtime>> {
-        if let Some(nice) = self.nice {
-            // Threads that start later inherit the priority.
-            rustix::process::nice(nice)
-                .map_err(|cause| eddy::Error::usage(format!("--nice {nice}: {cause}")))?;
-        }
+        self.lower_priority()?;
         let runtime = Runtime::load(&self.library())?;
         if let Some(library) = &self.ep_library {
             runtime.register_plugin(library)?;
         }
         Ok(runtime)
+    }
+}
+
+impl DeviceOptions {
+    /// Applies --nice. Threads and programs that start later inherit the priority.
+    pub(crate) fn lower_priority(&self) -> eddy::Result<()> {
+        let Some(nice) = self.nice else { return Ok(()) };
+        let lowered = rustix::process::nice(nice);
+        lowered.map(drop).map_err(|cause| eddy::Error::usage(format!("--nice {nice}: {cause}")))
+    }
+
+    /// These options as arguments of a program that this one starts, which inherits --nice.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
+        let mut add = |name: &str, value: Option<OsString>| {
+            if let Some(value) = value {
+                arguments.extend([name.into(), value]);
+            }
+        };
+        if let DeviceChoice::Named(device) = self.device {
+            add("--device", Some(device.to_string().into()));
+        }
+        add("--runtime", self.runtime.clone().map(PathBuf::into_os_string));
+        add("--ep-library", self.ep_library.clone().map(PathBuf::into_os_string));
+        add("--threads", Some(self.threads.to_string().into()));
+        add("--timeout", self.timeout.map(|limit| limit.as_secs_f64().to_string().into()));
+        arguments.extend(self.require_device.then(|| "--require-device".into()));
+        arguments
+    }
+
+    /// The number of threads; 0 is automatic.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
     }
 }
 
@@ -447,6 +477,17 @@ impl MemoryOptions {
         self.max_memory.map(|budget| budget.max_memory)
     }
 
+    /// These options as arguments of a program that this one starts.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let options = [
+            ("--tile", Some(self.tile as u64)),
+            ("--tile-overlap", self.tile_overlap.map(|overlap| overlap as u64)),
+            ("--max-memory", self.requested()),
+        ];
+        let given = options.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        given.flat_map(|(name, value)| [name.into(), value.to_string().into()]).collect()
+    }
+
     /// Adds the given options to a record, since the seams of tiles depend on it.
     pub(crate) fn record(&self, add: &mut dyn FnMut(&str, Value)) {
         add("tile", json!((self.tile > 0).then_some(self.tile)));
@@ -493,6 +534,12 @@ impl FromStr for Size {
             }
             _ => Err("expected WIDTHxHEIGHT in pixels, such as 640x480".into()),
         }
+    }
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
     }
 }
 

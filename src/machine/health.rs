@@ -103,7 +103,7 @@ fn is_cooled(sys: &Path) -> bool {
     })
 }
 
-fn folders(place: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf> + use<> {
+pub(super) fn folders(place: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(place).into_iter().flatten().filter_map(std::result::Result::ok);
     entries
         .filter(move |entry| entry.file_name().to_string_lossy().starts_with(prefix))
@@ -111,7 +111,7 @@ fn folders(place: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf> 
 }
 
 /// The only line of a file; empty if there is no file.
-fn line(path: &Path) -> String {
+pub(super) fn line(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 

@@ -1,4 +1,4 @@
-//! This machine's memory, CPU and NVIDIA software, read from the kernel and the file system.
+//! This machine's memory, CPU, sensors and NVIDIA software, read from the kernel and the file system.
 
 use std::sync::OnceLock;
 use std::{fs, io};
@@ -10,6 +10,7 @@ mod fatbin;
 mod health;
 pub mod nvidia;
 pub(crate) mod process;
+mod sensors;
 
 pub use cores::fast_cores;
 pub use fatbin::{ComputeCapability, CudaCode};
@@ -19,6 +20,7 @@ pub use process::{
     ExitOutOfMemory, exit_at_once, forbid_telemetry, ignore_file_size_signal,
     install_signal_handler, is_stdout_closed, report_integer_division, report_missing_stacks,
 };
+pub use sensors::{PowerMeter, Temperature, governors, load, max_frequency, temperature};
 
 /// The memory that this process may use, in bytes: the machine's, or its control group's lower
 /// limit.

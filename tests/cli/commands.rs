@@ -116,6 +116,9 @@ fn bench_measures_images() {
     let tiled =
         eddy("bench denoise-fast --size 300x60 -t 256 --seconds 0.1 --json").succeeds().json();
     assert!(tiled["evaluations"].as_u64() > Some(1), "{tiled}");
+    // A network that makes images.
+    let made = eddy("bench prior --size 64x48 --steps 2 --seconds 0 --json").succeeds().json();
+    assert_eq!(made["evaluations"].as_u64(), Some(2), "{made}");
     eddy("bench denoise-fast --size 100").fails(2).says("such as 640x480");
     eddy("bench none").fails(4).says("none");
 }

@@ -8,6 +8,7 @@ mod common;
 
 mod atomic_output;
 mod bare_networks;
+mod bench_suite;
 mod camera;
 mod commands;
 mod compile;
