@@ -11,7 +11,7 @@ ALLOWED='^(libc|libm|libdl|libpthread|librt|ld-linux-[a-z0-9-]+|libgcc_s|libstdc
 
 # Limit of the size, with runtime and networks. The runtime is compressed by zstd, which costs 20 to 30 ms at start on a PC;
 # weights hardly compress.
-MOST_BYTES=$((48 * 1000 * 1000))
+MOST_BYTES=$((45 * 1000 * 1000))
 
 # The same bytes from any folder: the binary contains no path of this machine.
 export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$PWD=eddy --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
