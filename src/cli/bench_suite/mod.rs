@@ -153,16 +153,13 @@ impl Suite<'_> {
         }
         console.result(text, &value)?;
         interrupt::check()?;
-        let own = record.rows.iter().filter(|row| row.kind != Kind::Peer);
-        let mut failures = own.map(|row| row.figures.is_empty().then_some(row));
-        match failures.clone().all(|row| row.is_some()).then(|| failures.next()) {
-            Some(Some(Some(row))) => {
-                let why = row.note.as_deref().unwrap_or("no figure");
-                let problem = format!("nothing could be measured; the first, {}, {why}", row.name);
-                Err(eddy::Error::evaluation(problem).into())
-            }
-            _ => Ok(()),
+        let own: Vec<&Row> = record.rows.iter().filter(|row| row.kind != Kind::Peer).collect();
+        if let Some(first) = own.first().filter(|_| own.iter().all(|row| row.figures.is_empty())) {
+            let why = first.note.as_deref().unwrap_or("no figure");
+            let problem = format!("nothing could be measured; the first, {}, {why}", first.name);
+            return Err(eddy::Error::evaluation(problem).into());
         }
+        Ok(())
     }
 
     /// The requested models, or the bundled ones that take or make images of any size.
