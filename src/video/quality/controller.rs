@@ -293,9 +293,9 @@ impl LadderControl {
     /// Takes a cheaper quality step, if there is one. Returns whether there is.
     fn lower(&mut self, now: f64, budget: f64) -> bool {
         if let Some(Trial { weight, .. }) = self.trial.take() {
-            let delay = self.failed.map_or(RETRY_DELAY, |failed| {
-                (RETRY_GROWTH * failed.delay).min(MAX_RETRY_DELAY)
-            });
+            let delay = self
+                .failed
+                .map_or(RETRY_DELAY, |failed| (RETRY_GROWTH * failed.delay).min(MAX_RETRY_DELAY));
             let (step, slowdown, until) = (self.at, self.slowdown, now + delay);
             self.failed = Some(FailedTrial { step, weight, delay, until, slowdown });
         }
