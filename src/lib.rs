@@ -72,6 +72,9 @@ pub mod network;
 pub mod pipelines;
 #[cfg(feature = "cli")]
 pub mod preview;
+#[cfg(test)]
+#[path = "../tests/common/random.rs"]
+mod random;
 #[cfg(feature = "cli")]
 pub mod serve;
 pub mod setting;

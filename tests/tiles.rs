@@ -6,6 +6,9 @@
 
 mod common;
 
+#[path = "tiles/random.rs"]
+mod random;
+
 use std::ops::ControlFlow;
 
 use common::networks::{Closed, blur};

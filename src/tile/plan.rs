@@ -99,10 +99,13 @@ impl TilePlan {
         }
     }
 
-    /// The minimum side of a tile that is not mostly overlap: four margins.
+    /// The minimum side of a tile that is not mostly overlap, four margins, and that cuts an image
+    /// of any size: tiles differ from the whole by multiples of the grid, so they may be shorter
+    /// than their limit by almost as much, and neighbors have to start on different ones.
     pub fn smallest(locality: Locality) -> usize {
-        let margin = locality.receptive_field.unwrap_or(GLOBAL_MARGIN + GLOBAL_FEATHER);
-        (4 * margin).max(locality.grid).next_multiple_of(locality.grid)
+        let Locality { multiple_of, grid, receptive_field, .. } = locality;
+        let margin = receptive_field.unwrap_or(GLOBAL_MARGIN + GLOBAL_FEATHER);
+        (4 * margin).max(2 * margin + 2 * grid - multiple_of).next_multiple_of(grid)
     }
 
     /// Number of evaluations per sampler step.
@@ -133,6 +136,21 @@ mod tests {
         let message = TilePlan::cut(640, 480, 40, None, LOCAL).unwrap_err().to_string();
         assert!(message.contains("use at least 80"), "{message}");
         assert!(TilePlan::cut(640, 480, TilePlan::smallest(LOCAL), None, LOCAL).is_ok());
+    }
+
+    #[test]
+    fn a_sufficient_tile_cuts_any_image_on_any_grid() {
+        for (multiple_of, grid) in [(1, 1), (1, 8), (2, 6), (8, 8), (8, 16), (8, 24)] {
+            for field in 0..9 {
+                let locality =
+                    Locality { multiple_of, grid, receptive_field: Some(field), size: None };
+                let smallest = TilePlan::smallest(locality);
+                for (length, limit) in (1..120).flat_map(|n| [(n, smallest), (n, smallest + 5)]) {
+                    let cut = TilePlan::cut(length, 7, limit, None, locality);
+                    assert!(cut.is_ok(), "{length} by {limit}: {locality:?}: {cut:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -204,7 +204,8 @@ impl Service {
                     }
                 }
                 Job::Drain(exchange) => {
-                    processor.announce(None);
+                    // Several, when the stream has ended before the first could be processed.
+                    (0..=std::mem::take(&mut missing)).for_each(|_| processor.announce(None));
                     self.finish(processor, &mut pending, exchange, result)
                 }
             };

@@ -325,8 +325,13 @@ impl Worker<'_> {
             let mut item = match self.shared.incoming.pop(POLL_TIMEOUT) {
                 Popped::Item(item) => item,
                 Popped::Closed => {
+                    let mut missing = 0;
                     while let Some(item) = pending.pop_front() {
-                        processor.announce(None);
+                        // Several, when the source has ended before the first could be processed.
+                        while pending.len() + missing < processor.look_ahead() {
+                            processor.announce(None);
+                            missing += 1;
+                        }
                         if !self.process(processor, item, flow, &mut waited)? {
                             return Ok(false);
                         }
@@ -424,6 +429,8 @@ impl Worker<'_> {
                 worked = self.observe().and(worked);
             }
             if worked.is_err() {
+                // Frames without a reader are dropped from here on.
+                self.shared.cut.store(true, Ordering::Relaxed);
                 self.shared.stopped.store(true, Ordering::Relaxed);
                 if stopped.get_or_insert_with(Instant::now).elapsed() > SHUTDOWN_GRACE {
                     break;

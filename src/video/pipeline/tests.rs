@@ -1,5 +1,7 @@
 //! Scripted sources and sinks, for the behavior of cameras and for timing.
 
+mod random;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};

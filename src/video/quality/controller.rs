@@ -3,7 +3,9 @@
 //! Quality steps form a ladder, each cheaper than the one before: fewer sampler steps, longer reuse
 //! of static tiles, smaller networks, reduced resolution. The control goes down as far as necessary
 //! as soon as frames take too long. It goes up one step at a time when the next better quality step
-//! is expected to fit. After a step up had to be reverted, it waits longer before it tries again.
+//! is expected to fit. A step up is on trial at first: what is measured then is the step's own cost,
+//! as the machine's speed is known from the step before. A step that fails its trial is not tried
+//! again for a while, which grows with each failure, unless the machine becomes faster.
 
 use std::time::{Duration, Instant};
 
@@ -23,16 +25,36 @@ const LATE_FRAMES: u32 = 3;
 /// measure the speed of the machine.
 const SETTLING: u32 = 6;
 
-/// Seconds before a better quality step is tried: at first, and at most.
-const RETRY_DELAY: f64 = 2.0;
-const MAX_RETRY_DELAY: f64 = 60.0;
+/// Seconds after a change before a better quality step is tried.
+const RAISE_DELAY: f64 = 2.0;
+
+/// Seconds that a step up is on trial.
+const TRIAL: f64 = 60.0;
+
+/// Seconds before a step that failed its trial is tried again: at first, the factor with each further
+/// failure, and at most.
+const RETRY_DELAY: f64 = 4.0;
+const RETRY_GROWTH: f64 = 4.0;
+const MAX_RETRY_DELAY: f64 = 600.0;
+
+/// Parts of the slowdown at a failed trial below which the machine has become faster, and above which
+/// it became slower during the trial, which says nothing of the step then.
+const FASTER: f64 = 0.7;
+const SLOWER: f64 = 1.25;
+
+/// Mean of the logarithm of measured to expected times within which the machine's speed is known.
+const STEADY: f64 = 0.1;
 
 /// Times within this factor count as equal.
 const EQUAL_WITHIN: f64 = 1.1;
 
-/// Factor on the expected cost of the next better quality step each time that `MAX_RETRY_DELAY` has
-/// passed.
+/// Factor on the expected cost of the next better quality step, and the seconds after which it is
+/// applied each time.
 const ESTIMATE_DECAY: f64 = 0.95;
+const DECAY_INTERVAL: f64 = 60.0;
+
+/// Limits of a quality step's cost, as parts of the initial estimate.
+const COST_LIMITS: [f64; 2] = [0.25, 4.0];
 
 /// Factor on the cost when static tiles are reused longer.
 const REUSE_COST: f64 = 0.8;
@@ -160,18 +182,43 @@ struct LadderControl {
     estimates: Vec<f64>,
     /// Factor by which the network is slower at present.
     slowdown: f64,
+    /// Moving average of the logarithm of measured to expected times, far from 0 while the machine
+    /// changes its speed.
+    drift: f64,
     /// Time outside the network, in seconds.
     overhead: f64,
     at: usize,
     /// Frames since the last change.
     frames: u32,
     late_frames: u32,
-    retry_delay: f64,
-    /// When the quality step last changed, if ever, and when it was last raised.
+    /// When the quality step last changed, if ever.
     changed: Option<f64>,
-    raised: Option<f64>,
+    /// The trial of the present quality step, if it is on trial.
+    trial: Option<Trial>,
+    failed: Option<FailedTrial>,
     /// When the expected cost of the next better quality step was last lowered.
     lowered_estimate: f64,
+}
+
+/// A quality step that has been raised.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    since: f64,
+    /// The step's time as it was expected, at a slowdown of 1.
+    weight: f64,
+}
+
+/// A quality step that took too long when it was tried.
+#[derive(Clone, Copy, Debug)]
+struct FailedTrial {
+    step: usize,
+    /// The step's time as it was expected before.
+    weight: f64,
+    /// Seconds that it is not tried again, and when they are over.
+    delay: f64,
+    until: f64,
+    /// The slowdown of the machine at the failure.
+    slowdown: f64,
 }
 
 impl LadderControl {
@@ -183,13 +230,14 @@ impl LadderControl {
             estimates: weights.clone(),
             weights,
             slowdown: 1.0,
+            drift: 0.0,
             overhead: 0.0,
             at: 0,
             frames: 0,
             late_frames: 0,
-            retry_delay: RETRY_DELAY,
             changed: None,
-            raised: None,
+            trial: None,
+            failed: None,
             lowered_estimate: 0.0,
         };
         control.at = control.first_within(INITIAL_PART * budget, 0);
@@ -225,31 +273,62 @@ impl LadderControl {
         self.learn(network, overhead);
         self.late_frames = if network + overhead > budget { self.late_frames + 1 } else { 0 };
         if self.late_frames >= LATE_FRAMES && self.expected(self.at) > budget {
-            let to = self.first_within(
-                TARGET_AFTER_DOWN * budget,
-                (self.at + 1).min(self.ladder_steps.len() - 1),
-            );
-            if self.raised.is_some_and(|raised| now - raised < 2.0 * self.retry_delay) {
-                self.retry_delay = (2.0 * self.retry_delay).min(MAX_RETRY_DELAY);
-            }
-            return self.change(to, now);
+            return self.lower(now, budget);
         }
-        if self.raised.is_some_and(|raised| now - raised > MAX_RETRY_DELAY) {
-            self.retry_delay = RETRY_DELAY;
-        }
-        if self.at > 0 && now - self.lowered_estimate >= MAX_RETRY_DELAY {
+        self.review(now);
+        if self.at > 0 && now - self.lowered_estimate >= DECAY_INTERVAL {
             // Estimates that are old or were never measured on their own may be wrong.
             self.lowered_estimate = now;
             self.weights[self.at - 1] =
                 (ESTIMATE_DECAY * self.weights[self.at - 1]).max(0.5 * self.estimates[self.at - 1]);
         }
-        let has_settled =
-            self.frames > SETTLING && now - self.changed.unwrap_or(0.0) >= self.retry_delay;
-        if has_settled && self.at > 0 && self.expected(self.at - 1) <= LIMIT_FOR_UP * budget {
-            self.raised = Some(now);
-            return self.change(self.at - 1, now);
+        if self.may_raise(now) && self.expected(self.at - 1) <= LIMIT_FOR_UP * budget {
+            self.change(self.at - 1, now);
+            self.trial = Some(Trial { since: now, weight: self.weights[self.at] });
+            return true;
         }
         false
+    }
+
+    /// Takes a cheaper quality step, if there is one. Returns whether there is.
+    fn lower(&mut self, now: f64, budget: f64) -> bool {
+        if let Some(Trial { weight, .. }) = self.trial.take() {
+            let delay = self
+                .failed
+                .map_or(RETRY_DELAY, |failed| (RETRY_GROWTH * failed.delay).min(MAX_RETRY_DELAY));
+            let (step, slowdown, until) = (self.at, self.slowdown, now + delay);
+            self.failed = Some(FailedTrial { step, weight, delay, until, slowdown });
+        }
+        let next = (self.at + 1).min(self.ladder_steps.len() - 1);
+        self.change(self.first_within(TARGET_AFTER_DOWN * budget, next), now)
+    }
+
+    /// Ends a trial that has succeeded, and forgets a failure on a machine that has become faster, or
+    /// slower during the trial.
+    fn review(&mut self, now: f64) {
+        if self.trial.is_some_and(|trial| now - trial.since > TRIAL) {
+            self.trial = None;
+            self.failed = self.failed.filter(|failed| failed.step < self.at);
+        }
+        let Some(failed) = self.failed else { return };
+        let slowdown = self.slowdown / failed.slowdown;
+        if self.trial.is_none() && self.frames == SETTLING && slowdown > SLOWER {
+            self.weights[failed.step] = failed.weight;
+            self.failed = None;
+        } else if slowdown < FASTER {
+            self.failed = None;
+        }
+    }
+
+    /// Whether the next better quality step may be tried.
+    fn may_raise(&self, now: f64) -> bool {
+        let is_blocked =
+            self.failed.is_some_and(|failed| self.at <= failed.step + 1 && now < failed.until);
+        self.at > 0
+            && !is_blocked
+            && self.frames > SETTLING
+            && self.drift.abs() < STEADY
+            && now - self.changed.unwrap_or(0.0) >= RAISE_DELAY
     }
 
     fn learn(&mut self, network: f64, overhead: f64) {
@@ -259,13 +338,18 @@ impl LadderControl {
         self.overhead += 0.2 * (overhead - self.overhead);
         // A static scene takes almost no time.
         let ratio = (network / (self.slowdown * self.weights[self.at]).max(1e-6)).clamp(0.05, 20.0);
+        self.drift += 0.2 * (ratio.ln() - self.drift);
         // Slower frames change the estimate sooner than faster ones.
-        self.slowdown *= ratio.powf(if ratio > 1.5 { 0.6 } else { 0.2 });
-        if self.changed.is_some() && self.frames <= SETTLING {
-            let estimate = self.estimates[self.at];
-            self.weights[self.at] =
-                (self.weights[self.at] * ratio.powf(0.1)).clamp(0.5 * estimate, 2.0 * estimate);
-        }
+        let gain = if ratio > 1.5 { 0.6 } else { 0.2 };
+        let [of_step, of_machine] = match (self.changed, self.trial) {
+            (Some(_), Some(_)) if self.frames <= SETTLING => [gain + 0.1, 0.0],
+            (Some(_), None) if self.frames <= SETTLING => [0.1, gain],
+            _ => [0.0, gain],
+        };
+        self.slowdown *= ratio.powf(of_machine);
+        let limits = COST_LIMITS.map(|part| part * self.estimates[self.at]);
+        let weight = self.weights[self.at] * ratio.powf(of_step);
+        self.weights[self.at] = weight.clamp(limits[0], limits[1]);
     }
 
     fn change(&mut self, to: usize, now: f64) -> bool {
@@ -277,6 +361,9 @@ impl LadderControl {
         true
     }
 }
+
+#[cfg(test)]
+mod simulated;
 
 #[cfg(test)]
 mod tests {
