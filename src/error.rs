@@ -80,6 +80,14 @@ pub enum Error {
         /// The cause, where another library reported one.
         source: Option<Cause>,
     },
+    /// The process could not be confined to its files.
+    #[error("cannot confine this process: {problem}")]
+    Sandbox {
+        /// What the kernel lacks, or what else is in the way.
+        problem: String,
+        /// The cause, where another library reported one.
+        source: Option<Cause>,
+    },
     /// The caller requested a stop. Results that were finished before are kept.
     #[error("interrupted; what was finished is kept")]
     Interrupted,
@@ -147,7 +155,7 @@ impl Error {
     /// The exit code of the binary for this error (documented in `docs/cli.md`).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Output { .. } | Self::Evaluation { .. } => 1,
+            Self::Output { .. } | Self::Evaluation { .. } | Self::Sandbox { .. } => 1,
             Self::Usage { .. } => 2,
             Self::Input { .. } => 3,
             Self::Model { .. } => 4,

@@ -19,6 +19,10 @@ fn main() -> ExitCode {
     }
     let arguments = cli::Arguments::parse();
     eddy::machine::report_missing_stacks();
+    // Before the first thread, which would not be confined.
+    if let Err(error) = arguments.confine() {
+        return ExitCode::from(cli::console::report_error(&error.into()));
+    }
     cli::interrupt::listen();
     eddy::machine::ignore_file_size_signal();
     eddy::machine::report_integer_division();

@@ -48,6 +48,7 @@ settings! {
     PRECISION = "EddyBuilder::precision", "The precision of a network.";
     RECONNECT = "PipelineOptions::reconnect", "The time to wait for a disconnected source.";
     RUNTIME = "Runtime::load", "The library of ONNX Runtime.";
+    SANDBOX = "Sandbox::enter", "Whether the process is confined to its files.";
     SIZE = "size", "The size of a generated image.";
     SKIP_CORRUPT = "PipelineOptions::skip_corrupt", "Whether corrupt frames are skipped.";
     STALL_TIMEOUT = "PipelineOptions::stall", "The time limit for the next frame of a source.";

@@ -220,7 +220,7 @@ fn print_error(text: &str) {
 }
 
 /// The options by which users know the settings that messages of the library name.
-const FLAGS: [(Setting, &str); 22] = [
+const FLAGS: [(Setting, &str); 23] = [
     (setting::ALL_ON_DEVICE, "--require-device"),
     (setting::CLASS, "--class"),
     (setting::DEVICE, "--device"),
@@ -236,6 +236,7 @@ const FLAGS: [(Setting, &str); 22] = [
     (setting::PRECISION, "--precision"),
     (setting::RECONNECT, "--reconnect"),
     (setting::RUNTIME, "--runtime"),
+    (setting::SANDBOX, "--sandbox"),
     (setting::SIZE, "--size"),
     (setting::SKIP_CORRUPT, "--skip-corrupt"),
     (setting::STALL_TIMEOUT, "--stall-timeout"),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
+use eddy::machine::Sandbox;
 use eddy::media::still;
 use eddy::model::{Package, Task};
 use eddy::task::{Degradation, DenoiseOptions, Denoiser, Kernel};
@@ -14,6 +15,7 @@ use super::generative::GenerativeRun;
 use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs, tiles};
 use super::onnx_options::OnnxOptions;
 use super::run_args::{LoadedNetwork, RunArgs};
+use super::sandbox::SandboxOption;
 
 /// Deblur images, by a known blur kernel or a deblurring network
 ///
@@ -60,10 +62,23 @@ pub(crate) struct Arguments {
     sampling: SamplerOptions,
 
     #[command(flatten)]
+    sandbox: SandboxOption,
+
+    #[command(flatten)]
     run: RunArgs,
 }
 
 impl Arguments {
+    /// The files of the run, if it is to be confined.
+    pub(crate) fn sandbox(&self) -> eddy::Result<Option<Sandbox>> {
+        let Some(sandbox) = self.sandbox.start() else { return Ok(None) };
+        let sandbox = self.images.confine(sandbox)?;
+        let sandbox = self.run.device.confine(sandbox)?.model(Path::new(&self.model));
+        let sandbox = self.kernel.iter().fold(sandbox, |it, kernel| it.read(Path::new(kernel)));
+        let steps = self.sampling.save_steps.iter();
+        Ok(Some(steps.fold(sandbox, |it, folder| it.write(folder))))
+    }
+
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
         // With a kernel it has to be a prior.

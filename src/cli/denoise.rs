@@ -1,9 +1,10 @@
 //! `eddy denoise`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use eddy::machine::Sandbox;
 use eddy::model::{CAMERA_DENOISER, NetworkWithFallback, Package, WHITE_NOISE_DENOISER};
 use eddy::network::Device;
 use eddy::task::{
@@ -19,6 +20,7 @@ use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::onnx_options::OnnxOptions;
 use super::options::{Opened, SamplingOptions};
 use super::run_args::{NetworkRecord, RunArgs};
+use super::sandbox::SandboxOption;
 use super::stream::{Stream, StreamOptions};
 
 /// Denoise images and video
@@ -87,6 +89,9 @@ pub(crate) struct Arguments {
     stream: StreamOptions,
 
     #[command(flatten)]
+    sandbox: SandboxOption,
+
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -104,6 +109,16 @@ enum CodecCondition {
 }
 
 impl Arguments {
+    /// The files of the run, if it is to be confined.
+    pub(crate) fn sandbox(&self) -> eddy::Result<Option<Sandbox>> {
+        let Some(sandbox) = self.sandbox.start() else { return Ok(None) };
+        let sandbox = self.images.confine(sandbox)?;
+        self.stream.confine()?;
+        let sandbox = self.run.device.confine(sandbox)?;
+        let sandbox = self.model.iter().fold(sandbox, |it, model| it.model(Path::new(model)));
+        Ok(Some(self.noise_profile.iter().fold(sandbox, |it, path| it.read(path))))
+    }
+
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
         let sigma = match &self.noise_profile {

@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::ArgPredicate;
 use eddy::array;
 use eddy::diffusion::{ClassifierFreeOptions, Guidance, NoiseSource};
+use eddy::machine::Sandbox;
 use eddy::media::source::{ends_in_slash, refuse_replacing};
 use eddy::media::still;
 use eddy::media::{Format, Image};
@@ -25,6 +26,7 @@ use super::onnx_options::refuse_onnx;
 use super::options::{NoiseOptions, Size, SyncOption};
 use super::prompt_options::{GuidanceOptions, PromptOptions};
 use super::run_args::RunArgs;
+use super::sandbox::{SandboxOption, confine_files};
 
 /// Generate images from noise
 ///
@@ -111,6 +113,9 @@ pub(crate) struct Arguments {
     sync: SyncOption,
 
     #[command(flatten)]
+    sandbox: SandboxOption,
+
+    #[command(flatten)]
     pub(super) run: RunArgs,
 }
 
@@ -121,6 +126,18 @@ const DEFAULT_STRENGTH: f64 = 0.6;
 const BATCH: usize = 16;
 
 impl Arguments {
+    /// The files of the run, if it is to be confined.
+    pub(crate) fn sandbox(&self) -> eddy::Result<Option<Sandbox>> {
+        let Some(sandbox) = self.sandbox.start() else { return Ok(None) };
+        let from: Vec<PathBuf> = self.from.iter().cloned().chain(self.noise.files()).collect();
+        let sources = from.iter().map(PathBuf::as_path).chain(self.pipeline.files());
+        let sandbox = confine_files(sandbox, sources, &self.output)?;
+        let models = self.classifier.iter().chain([&self.model]).map(Path::new);
+        let sandbox = models.fold(self.run.device.confine(sandbox)?, Sandbox::model);
+        let steps = self.sampling.save_steps.iter();
+        Ok(Some(steps.fold(sandbox, |it, folder| it.write(folder))))
+    }
+
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.sync.apply();
         self.guidance.check()?;

@@ -62,6 +62,12 @@ pub(crate) struct PipelineOptions {
 }
 
 impl PipelineOptions {
+    /// The files and folders that are read.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let named = [&self.mask, &self.control, &self.preview_decoder];
+        named.into_iter().filter_map(|path| path.as_deref())
+    }
+
     /// What is requested of each stage.
     fn stages(&self) -> Vec<StageRequest> {
         let stage = |i: usize| StageRequest {

@@ -1,7 +1,10 @@
 //! `eddy info`.
 
+use std::path::Path;
+
 use clap::Args;
 use eddy::compile::{CompiledFile, CompiledPort};
+use eddy::machine::Sandbox;
 use eddy::model::{
     Manifest, ModelFolder, NoiseLevel, Package, Precision, bundled_names, bundled_pipelines,
 };
@@ -13,6 +16,7 @@ use super::console::{Console, plain_line};
 use super::onnx_options::{OnnxOptions, compiled, detected_json};
 use super::options::{DeviceOptions, FilesOption};
 use super::prompt_options::shortened;
+use super::sandbox::SandboxOption;
 
 /// Describe a model, or list the bundled ones
 #[derive(Debug, Args)]
@@ -34,6 +38,9 @@ pub(crate) struct Arguments {
     onnx: OnnxOptions,
 
     #[command(flatten)]
+    sandbox: SandboxOption,
+
+    #[command(flatten)]
     device: DeviceOptions,
 
     #[command(flatten)]
@@ -41,6 +48,13 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// The files of the run, if it is to be confined.
+    pub(crate) fn sandbox(&self) -> eddy::Result<Option<Sandbox>> {
+        let Some(sandbox) = self.sandbox.start() else { return Ok(None) };
+        let sandbox = self.device.confine(sandbox)?;
+        Ok(Some(self.model.iter().fold(sandbox, |it, model| it.model(Path::new(model)))))
+    }
+
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match &self.model {
             Some(model) if is_pipeline(&ModelFolder::find(model)) => {

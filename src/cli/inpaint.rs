@@ -1,9 +1,10 @@
 //! `eddy inpaint`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use eddy::machine::Sandbox;
 use eddy::media::still;
 use eddy::model::{Package, Task};
 use eddy::task::{GenerateOptions, Inpainter, Mask};
@@ -14,6 +15,7 @@ use super::generative::{Generated, GenerativeRun, JobContext, seeds};
 use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs};
 use super::onnx_options::OnnxOptions;
 use super::run_args::{LoadedNetwork, RunArgs};
+use super::sandbox::SandboxOption;
 
 /// Fill masked areas of images
 ///
@@ -91,10 +93,22 @@ pub(crate) struct Arguments {
     sampling: SamplerOptions,
 
     #[command(flatten)]
+    sandbox: SandboxOption,
+
+    #[command(flatten)]
     run: RunArgs,
 }
 
 impl Arguments {
+    /// The files of the run, if it is to be confined.
+    pub(crate) fn sandbox(&self) -> eddy::Result<Option<Sandbox>> {
+        let Some(sandbox) = self.sandbox.start() else { return Ok(None) };
+        let sandbox = self.images.confine(sandbox)?.read(&self.mask);
+        let sandbox = self.run.device.confine(sandbox)?.model(Path::new(&self.model));
+        let steps = self.sampling.save_steps.iter();
+        Ok(Some(steps.fold(sandbox, |it, folder| it.write(folder))))
+    }
+
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
         let package = self.onnx.find(&self.model, &self.run.device, self.run.console)?;

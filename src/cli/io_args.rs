@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use eddy::diffusion::Progress;
-use eddy::machine::{Health, is_stdout_closed};
+use eddy::machine::{Health, Sandbox, is_stdout_closed};
 use eddy::media::source::{self, Job};
 use eddy::media::stream::{self, SinkFormat};
 use eddy::media::{Format, Image, still};
@@ -20,6 +20,7 @@ use super::console::{Bar, Console, SomeFailed, cannot_print};
 use super::interrupt;
 use super::options::SyncOption;
 use super::run_args::NetworkRecord;
+use super::sandbox::confine_files;
 
 /// Input and output.
 #[derive(Debug, Args)]
@@ -114,6 +115,14 @@ pub(crate) struct ImageJob<'a> {
 }
 
 impl IoArgs {
+    /// Adds the files to a sandbox.
+    ///
+    /// # Errors
+    /// [`eddy::Error::Usage`] for what is no file.
+    pub(crate) fn confine(&self, sandbox: Sandbox) -> eddy::Result<Sandbox> {
+        confine_files(sandbox, self.sources().iter().map(PathBuf::as_path), &self.output)
+    }
+
     /// The images to process. Fails if a result would replace an input or a file in `also_read`.
     pub(crate) fn jobs(&self, also_read: &[PathBuf], console: Console) -> eddy::Result<Vec<Job>> {
         let jobs = self.all_jobs(console)?;

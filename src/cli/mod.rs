@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use eddy::machine::Sandbox;
 use eddy::model::{Package, bundled_names};
 use eddy::network::{EMBEDDED_SHA256, EMBEDDED_VERSION};
 
@@ -36,6 +37,7 @@ mod prompt_options;
 mod report;
 mod run_args;
 mod sample;
+mod sandbox;
 mod serve;
 mod stream;
 mod upscale;
@@ -98,6 +100,22 @@ enum Command {
 }
 
 impl Arguments {
+    /// Confines this process to the files of the command, if that is requested. No other thread may
+    /// exist.
+    pub(crate) fn confine(&self) -> eddy::Result<()> {
+        let sandbox = match &self.command {
+            Command::Denoise(arguments) => arguments.sandbox()?,
+            Command::Upscale(arguments) => arguments.sandbox()?,
+            Command::Deblur(arguments) => arguments.sandbox()?,
+            Command::Inpaint(arguments) => arguments.sandbox()?,
+            Command::Generate(arguments) => arguments.sandbox()?,
+            Command::Sample(arguments) => arguments.sandbox()?,
+            Command::Info(arguments) => arguments.sandbox()?,
+            _ => None,
+        };
+        sandbox.map_or(Ok(()), Sandbox::enter)
+    }
+
     /// Runs the command. `started` is the start time of the process.
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
         match self.command {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::Recorded;
-use eddy::machine;
+use eddy::machine::{self, Sandbox};
 use eddy::media::still::Limits;
 use eddy::model::{Manifest, NetworkWithFallback, Package, Precision};
 use eddy::network::{
@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::console::Console;
 use super::interrupt;
+use super::sandbox::refused;
 
 /// Whether results are synced to the disk.
 #[derive(Debug, Args)]
@@ -93,6 +94,23 @@ fn timeout(text: &str) -> Result<Duration, &'static str> {
 impl DeviceOptions {
     pub(crate) fn library(&self) -> Library {
         Library::choose(self.runtime.clone())
+    }
+
+    /// Adds the library to a sandbox.
+    ///
+    /// # Errors
+    /// [`eddy::Error::Usage`] for plugins, and for devices other than the CPU.
+    pub(crate) fn confine(&self, sandbox: Sandbox) -> eddy::Result<Sandbox> {
+        if self.ep_library.is_some() {
+            return Err(refused("--ep-library", "whose devices are out of reach"));
+        }
+        if !matches!(self.device, DeviceChoice::Auto | DeviceChoice::Named(Device::Cpu)) {
+            return Err(refused("that --device", "which is out of reach"));
+        }
+        Ok(match self.library() {
+            Library::File(path) => sandbox.model(&path),
+            _ => sandbox,
+        })
     }
 
     /// Opens the library and chooses the device, which is reported if there was a choice.

@@ -1,12 +1,13 @@
 //! `eddy sample`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::guidance::label;
 use eddy::diffusion::{NoiseSource, Philox, Sampler, SigmaMap, State, execute, plan};
+use eddy::machine::Sandbox;
 use eddy::media::source;
 use eddy::model::{ClassIndices, SampledModel};
 use eddy::network::Network;
@@ -18,6 +19,7 @@ use super::console::Console;
 use super::interrupt;
 use super::onnx_options::refuse_onnx;
 use super::options::{DeviceOptions, PrecisionOption, SyncOption, recorded};
+use super::sandbox::{SandboxOption, confine_files};
 
 /// Run a sampler on a raw tensor
 ///
@@ -76,6 +78,9 @@ pub(crate) struct Arguments {
     precision: PrecisionOption,
 
     #[command(flatten)]
+    sandbox: SandboxOption,
+
+    #[command(flatten)]
     device: DeviceOptions,
 
     #[command(flatten)]
@@ -86,6 +91,14 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// The files of the run, if it is to be confined.
+    pub(crate) fn sandbox(&self) -> eddy::Result<Option<Sandbox>> {
+        let Some(sandbox) = self.sandbox.start() else { return Ok(None) };
+        let sources = [&self.input].into_iter().chain(&self.noise).map(PathBuf::as_path);
+        let sandbox = confine_files(sandbox, sources, &self.output)?;
+        Ok(Some(self.device.confine(sandbox)?.model(Path::new(&self.model))))
+    }
+
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.sync.apply();
         refuse_onnx(&self.model)?;

@@ -19,6 +19,7 @@ use super::interrupt;
 use super::io_args::IoArgs;
 use super::options::Size;
 use super::report::{StreamReporter, Watcher};
+use super::sandbox::refused;
 
 /// The format of streams, and how errors are handled.
 #[derive(Debug, Args)]
@@ -151,6 +152,17 @@ pub(crate) struct Stream<'a> {
 }
 
 impl StreamOptions {
+    /// Checks that a confined process can run the stream.
+    ///
+    /// # Errors
+    /// [`eddy::Error::Usage`] with a live view, which is a server.
+    pub(crate) fn confine(&self) -> eddy::Result<()> {
+        match &self.preview {
+            Some(_) => Err(refused("--preview", "which opens connections")),
+            None => Ok(()),
+        }
+    }
+
     /// The target rate and latency.
     pub(crate) fn target(&self) -> Target {
         let deadline = self.deadline_ms.map(|ms| Duration::from_millis(ms.into()));

@@ -1,9 +1,11 @@
 //! `eddy upscale`.
 
+use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
 use eddy::diffusion::{Guidance, NoiseSource};
+use eddy::machine::Sandbox;
 use eddy::model::{ModelFolder, Package};
 use eddy::stages::is_pipeline;
 use eddy::task::{Degradation, GenerateOptions, GenerateRequest, UpscaleOptions, Upscaler};
@@ -15,6 +17,7 @@ use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::onnx_options::OnnxOptions;
 use super::options::{NoiseOptions, SamplingOptions};
 use super::run_args::{NetworkRecord, RunArgs};
+use super::sandbox::SandboxOption;
 use super::stream::{Stream, StreamOptions};
 use super::upscale_by_prompt::ByPromptOptions;
 
@@ -74,10 +77,23 @@ pub(crate) struct Arguments {
     pub(super) stream: StreamOptions,
 
     #[command(flatten)]
+    sandbox: SandboxOption,
+
+    #[command(flatten)]
     pub(super) run: RunArgs,
 }
 
 impl Arguments {
+    /// The files of the run, if it is to be confined.
+    pub(crate) fn sandbox(&self) -> eddy::Result<Option<Sandbox>> {
+        let Some(sandbox) = self.sandbox.start() else { return Ok(None) };
+        let sandbox = self.images.confine(sandbox)?;
+        self.stream.confine()?;
+        let sandbox = self.run.device.confine(sandbox)?;
+        let sandbox = self.model.iter().fold(sandbox, |it, model| it.model(Path::new(model)));
+        Ok(Some(self.noise.files().iter().fold(sandbox, |it, path| it.read(path))))
+    }
+
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
         let model = self.model.as_deref().filter(|_| !self.prior);

@@ -1,6 +1,7 @@
 //! This machine's memory, CPU, sensors and NVIDIA software, read from the kernel and the file system.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -10,6 +11,8 @@ mod fatbin;
 mod health;
 pub mod nvidia;
 pub(crate) mod process;
+#[cfg(feature = "cli")]
+mod sandbox;
 mod sensors;
 
 pub use cores::fast_cores;
@@ -20,7 +23,12 @@ pub use process::{
     ExitOutOfMemory, exit_at_once, forbid_telemetry, ignore_file_size_signal,
     install_signal_handler, is_stdout_closed, report_integer_division, report_missing_stacks,
 };
+#[cfg(feature = "cli")]
+pub use sandbox::Sandbox;
 pub use sensors::{PowerMeter, Temperature, governors, load, max_frequency, temperature};
+
+/// Whether this process has entered a sandbox, and so cannot start programs.
+static IS_CONFINED: AtomicBool = AtomicBool::new(false);
 
 /// The memory that this process may use, in bytes: the machine's, or its control group's lower
 /// limit.

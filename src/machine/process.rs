@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 
+use crate::setting::SANDBOX;
 use rustix::process::{
     Resource, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit,
 };
@@ -131,6 +132,9 @@ type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
 /// As [`Command::spawn`].
 pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
     static SPAWN_THREAD: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+    if super::IS_CONFINED.load(Ordering::Relaxed) {
+        return Err(io::Error::other(format!("{SANDBOX} lets it start no other program")));
+    }
     let parent = getpid();
     command.process_group(0);
     let limits = super::UNLIMITED.get().copied();

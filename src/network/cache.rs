@@ -39,7 +39,7 @@ impl Key {
 
 /// The folder of all caches: `eddy` in the user's cache, or the one that systemd gives to a service
 /// (`CacheDirectory=`). There is none without either, as in a bare container.
-pub(super) fn root() -> Option<PathBuf> {
+pub fn root() -> Option<PathBuf> {
     let named = |name: &str| env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || named("HOME").map(|home| home.join(".cache"));
     let eddy = |base: PathBuf| {

@@ -16,6 +16,7 @@ mod session;
 mod trial;
 mod watch;
 
+pub use cache::root as cache_folder;
 pub use device::{Device, DeviceChoice, Placement, ProbeDepth};
 pub use encoding::{Axes, Colors, Encoding, NoiseEncoding, NoiseScale};
 pub use engines::{durations as engine_durations, folder as engine_folder};

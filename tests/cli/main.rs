@@ -31,6 +31,7 @@ mod preview;
 mod preview_attacks;
 mod profile;
 mod runtimes;
+mod sandbox;
 mod serve;
 mod serve_limits;
 mod served;
