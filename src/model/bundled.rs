@@ -97,6 +97,20 @@ static PIPELINES: &[BundledPipeline] = &[
         "text_encoder/model.onnx", "base/model.onnx", "base/scheduler_config.json",
         "upsampler/model.onnx", "upsampler/scheduler_config.json"
     ),
+    pipeline!(
+        "shapes-imagen":
+        "pipeline.toml", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
+        "text_encoder/model.onnx", "base/model.onnx", "base/scheduler_config.json",
+        "upsampler/model.onnx", "upsampler/scheduler_config.json"
+    ),
+    pipeline!(
+        "shapes-unclip":
+        "pipeline.toml", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
+        "text_encoder/model.onnx", "image_encoder/model.onnx", "prior/model.onnx",
+        "prior/mean.npy", "prior/std.npy", "prior/scheduler_config.json",
+        "decoder/model.onnx", "decoder/scheduler_config.json",
+        "upsampler/model.onnx", "upsampler/scheduler_config.json"
+    ),
 ];
 
 impl BundledPipeline {

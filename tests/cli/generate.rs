@@ -53,6 +53,18 @@ fn a_prompt_needs_no_model_and_is_followed() {
         .within(&place)
         .succeeds();
     assert_eq!(samples(&place.image("folder.png")), samples(&place.image("red.png")));
+    for model in ["shapes-imagen", "shapes-unclip"] {
+        let of = |color: &str| {
+            eddy(&format!("generate -m {model} --seed 2 -o {color}.png --prompt"))
+                .arg(format!("a large {color} square"))
+                .within(&place)
+                .succeeds()
+                .says(&format!("one image of 64x64 by {model}"));
+            red_part(&place.image(&format!("{color}.png")))
+        };
+        let [red, blue] = [of("red"), of("blue")];
+        assert!(red > 0.1 && blue < 0.02, "{model}: {red} {blue}");
+    }
     let negative = "generate -o red-not.png --seed 2 --prompt square --negative-prompt red";
     eddy(negative).within(&place).succeeds();
 }

@@ -24,7 +24,8 @@ SCHEDULER = {
     "beta_schedule": "linear", "prediction_type": "v_prediction", "timestep_spacing": "trailing",
     "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0,
 }  # fmt: skip
-THRESHOLDED = SCHEDULER | {"thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5}
+# With noise that is drawn anew: DDIM would go on with that of the prediction before thresholding.
+THRESHOLDED = SCHEDULER | {"_class_name": "DDPMScheduler", "variance_type": "fixed_small", "thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5}
 
 
 def stored(graph):
@@ -152,7 +153,7 @@ def imagen(args):
     text(loaded(networks.Text(len(VOCABULARY)), args.encoders, "text"), folder)
     base(loaded(networks.Base(), args.base, "base"), folder)
     upsampler(loaded(networks.Upsampler(), args.upsampler, "upsampler"), folder, True)
-    schedules(folder, base=THRESHOLDED, upsampler=THRESHOLDED)
+    schedules(folder, base=THRESHOLDED, upsampler=SCHEDULER)
     larger = stage("upsampler", 64, 4, 1.0, {"enlarged": "bilinear-centers"}, low_res_scheduler="upsampler/scheduler_config.json")
     larger["defaults"]["noise_level"] = 60
     stages = [stage("base", 32, 20, 3.0), larger]
