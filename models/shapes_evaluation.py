@@ -7,6 +7,7 @@ never showed (`scenes.is_held_out`), and none was chosen.
 import subprocess
 import sys
 import tempfile
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from scenes import Scene, caption, drawn, picture, random_scene  # noqa: E402
 
 SYSTEMS = {"shapes-glide": "GLIDE's form", "shapes-unclip": "DALL-E 2's form", "shapes-imagen": "Imagen's form"}
 SCALES, STEPS = (1, 2, 3, 5), (5, 10, 20, 40)
-CAPTIONS = 120
+CAPTIONS = 60
 COLUMNS = [*HEADS, "position", "all"]
 
 TEXT = """\
@@ -56,7 +57,7 @@ def generated(eddy, model, texts, *options):
     with tempfile.TemporaryDirectory() as folder:
 
         def one(i):
-            words = [eddy, "generate", "-m", model, "--prompt", texts[i], "--seed", i, "-o", f"{folder}/{i}.png", "--threads", 1, "--quiet", *options]
+            words = [eddy, "generate", "-m", HERE / model, "--prompt", texts[i], "--seed", i, "-o", f"{folder}/{i}.png", "--threads", 1, "--quiet", *options]
             subprocess.run([str(word) for word in words], check=True)
             return np.asarray(Image.open(f"{folder}/{i}.png").convert("RGB"))
 
@@ -114,11 +115,17 @@ def main(eddy, weights):
     head = "| | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (len(COLUMNS) + 1)
     for model, form in SYSTEMS.items():
         lines.append(f"## `{model}`: {form}\n\nGuidance scale, at the default number of steps:\n\n{head}")
-        by_scale = {scale: shown(generated(eddy, model, texts, "--guidance-scale", scale), scenes) for scale in SCALES}
-        lines += [row(scale, by_scale[scale]) for scale in SCALES]
-        lines.append(f"\nSteps of the main stage, at the default guidance scale:\n\n{head}")
-        lines += [row(steps, shown(generated(eddy, model, texts, "--steps", steps), scenes)) for steps in STEPS]
+        pipeline = tomllib.loads((HERE / model / "pipeline.toml").read_text())
+        defaults = pipeline["stages"][pipeline["main"]]["defaults"]
         pictures = generated(eddy, model, texts)
+
+        def of(name, option, value):
+            given = pictures if value == defaults[name] else generated(eddy, model, texts, option, value)
+            return row(value, shown(given, scenes))
+
+        lines += [of("guidance_scale", "--guidance-scale", scale) for scale in SCALES]
+        lines.append(f"\nSteps of the main stage, at the default guidance scale:\n\n{head}")
+        lines += [of("steps", "--steps", steps) for steps in STEPS]
         lines.append(f"\nCaptions of scenes that training showed, and of others, by default:\n\n{head}")
         for name, part in (("shown", slice(0, None, 2)), ("held out", slice(1, None, 2))):
             lines.append(row(name, shown(pictures[part], scenes[part])))
