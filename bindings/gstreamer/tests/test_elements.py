@@ -197,7 +197,9 @@ class Streams(unittest.TestCase):
             self.assertGreaterEqual(least, 80 * Gst.MSECOND)
             figures = pipeline.pipeline.get_by_name("eddy").get_property("statistics")
             self.assertGreater(figures.get_uint64("frames")[1], 10)
-            self.assertGreater(figures.get_uint64("quality-changes")[1], 0, figures.to_string())
+            # It began with less than four steps where it knew that these take too long.
+            is_reduced = "4 steps" not in figures.get_string("quality")
+            self.assertTrue(is_reduced or figures.get_uint64("quality-changes")[1] > 0, figures.to_string())
 
 
 class Ends(unittest.TestCase):
