@@ -78,9 +78,15 @@ def lean(model):
             name, values = tensor.name, numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.f16"))
             casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
-    nodes = list(graph.node)
+    return beginning_with(casts, model)
+
+
+def beginning_with(nodes, model):
+    """The model with these nodes before all others, checked."""
+    graph = model.graph
+    rest = list(graph.node)
     del graph.node[:]
-    graph.node.extend(casts + nodes)
+    graph.node.extend(nodes + rest)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -112,11 +118,7 @@ def coarse(model):
                 helper.make_node("Cast", [f"{name}.i8"], [f"{name}.integers"], to=TensorProto.FLOAT),
                 helper.make_node("Mul", [f"{name}.integers", f"{name}.scale"], [name]),
             ]
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend(nodes + rest)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return beginning_with(nodes, model)
 
 
 def least_squares_scale(weights):

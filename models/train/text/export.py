@@ -157,7 +157,7 @@ def imagen(args):
     larger = stage("upsampler", 64, 4, 1.0, {"enlarged": "bilinear-centers"}, low_res_scheduler="upsampler/scheduler_config.json")
     larger["defaults"]["noise_level"] = 60
     stages = [stage("base", 32, 20, 3.0), larger]
-    described(folder, "Imagen's form: a frozen text encoder, dynamic thresholding, and an upsampler that is told the noise on its input", stages)
+    described(folder, "Imagen's form: a frozen text encoder, dynamic thresholding, and an upsampler conditioned on the noise of its input", stages)
 
 
 def unclip(args):

@@ -109,8 +109,8 @@ class LayoutPart:
 
 class UpsamplerPart:
     """The upsampler of GLIDE's form and of Imagen's: it learns with noise on the enlarged image, of a
-    timestep that it is told (Ho et al. 2022), which is 0 for GLIDE. A little that it is not told makes it
-    robust against the errors of small images that were sampled."""
+    timestep that it is conditioned on (Ho et al. 2022), which is 0 for GLIDE. A little more makes it robust
+    against the errors of small images that were sampled."""
 
     def __init__(self, args):
         self.upsampler = networks.Upsampler()

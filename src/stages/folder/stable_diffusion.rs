@@ -3,7 +3,8 @@
 use super::{Folder, names};
 use crate::error::Result;
 use crate::stages::spec::{
-    ConcatCondition, EmbeddingSpec, GuidanceSpec, MicroConditions, PipelineSpec, StrengthSpec,
+    ConcatCondition, EmbeddingSpec, GuidanceSpec, MicroConditions, PipelineSpec, StageSpec,
+    StrengthSpec,
 };
 
 impl Folder<'_> {
@@ -34,6 +35,11 @@ impl Folder<'_> {
             stage.guidance = GuidanceSpec::Embedded;
         }
         stage.defaults.inpaint_strength = Some(inpaint_strength);
+        self.by_text(pipeline, stage)
+    }
+
+    /// A stage that is conditioned on the tokens of CLIP's text encoder.
+    fn by_text(&self, pipeline: PipelineSpec, stage: StageSpec) -> Result<PipelineSpec> {
         Ok(PipelineSpec {
             text: vec![self.text(1, None, 0)?],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
@@ -60,12 +66,7 @@ impl Folder<'_> {
         let mut stage = self.stage("unet", scale, (100, 1.0), 7.5)?;
         stage.concat = ConcatCondition::Image;
         stage.guidance = GuidanceSpec::TextAndImage;
-        Ok(PipelineSpec {
-            text: vec![self.text(1, None, 0)?],
-            embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
-            stages: vec![stage],
-            ..pipeline
-        })
+        self.by_text(pipeline, stage)
     }
 
     /// InstructPix2Pix with Stable Diffusion XL.
@@ -92,12 +93,7 @@ impl Folder<'_> {
         stage.concat = ConcatCondition::LowRes;
         stage.low_res_scheduler = Some("low_res_scheduler/scheduler_config.json".into());
         stage.defaults.noise_level = 20;
-        Ok(PipelineSpec {
-            text: vec![self.text(1, None, 0)?],
-            embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
-            stages: vec![stage],
-            ..pipeline
-        })
+        self.by_text(pipeline, stage)
     }
 
     /// Stable Diffusion XL and its refiner (Podell et al. 2024).
